@@ -1,0 +1,1 @@
+//! A Portolan node: the library that assembles it and the command line.

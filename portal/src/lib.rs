@@ -1,0 +1,1 @@
+//! Portals: a TCP stream over a route of workers.

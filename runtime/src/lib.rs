@@ -1,0 +1,1 @@
+//! Addresses, routes, messages, wire codecs and the actor runtime of Portolan.

@@ -1,0 +1,1 @@
+//! Tickets, enrollment, members and credential issuing.

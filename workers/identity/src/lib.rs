@@ -1,0 +1,1 @@
+//! Keys, vaults, identifiers, change histories, purpose keys and credentials.

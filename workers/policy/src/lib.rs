@@ -1,0 +1,1 @@
+//! Attribute policies: parse, check, evaluate.

@@ -1,0 +1,1 @@
+//! Secure channels: handshake, record layer and the workers that run them.
