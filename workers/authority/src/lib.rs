@@ -1,1 +1,2 @@
 //! Tickets, enrollment, members and credential issuing.
+pub mod api;
