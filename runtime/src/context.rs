@@ -1,0 +1,373 @@
+//! What a worker can do: send, receive, start and stop.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::access::AccessControl;
+use crate::body::Body;
+use crate::cell::Cell;
+use crate::error::{Error, Result, SendError};
+use crate::flow::Flow;
+use crate::mailbox::{Mailbox, PushError};
+use crate::message::{Envelope, Message, Routed};
+use crate::node::Node;
+use crate::router::Record;
+use crate::worker::{Processor, SyncWorker, Worker, WorkerOptions};
+use crate::{Address, Payload, Route};
+
+/// How long [`Context::send_and_receive`] waits for an answer (spec 01 §3).
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Messages that one handler may produce while their destinations are full.
+const OUTBOX_LIMIT: usize = 1024;
+
+/// Messages that a worker handles before it lets others on its thread go on.
+const TURN: u32 = 256;
+
+/// A worker's own view of its node.
+///
+/// A context that was made by [`Node::context`] belongs to no worker: it is a mailbox to send from and to receive
+/// with. When a context is dropped, its addresses are released and what it owns is stopped.
+pub struct Context {
+    node: Node,
+    cell: Arc<Cell>,
+    batch: VecDeque<Envelope>,
+    outbox: VecDeque<(Arc<Mailbox>, Envelope)>,
+    turn: u32,
+}
+
+impl Context {
+    pub(crate) fn new(node: Node, cell: Arc<Cell>) -> Self {
+        Self {
+            node,
+            cell,
+            batch: VecDeque::new(),
+            outbox: VecDeque::new(),
+            turn: 0,
+        }
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The primary address.
+    pub fn address(&self) -> &Address {
+        self.cell.primary()
+    }
+
+    /// All addresses, the primary one first.
+    pub fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.cell.records.iter().map(|record| &record.address)
+    }
+
+    /// The arbiter that the worker runs on.
+    pub fn arbiter(&self) -> usize {
+        self.cell.arbiter
+    }
+
+    /// Says from now on that what is sent from the address with this index (0 is the primary one) came from outside,
+    /// and may go to the consumers of `flow` only. Can be said once.
+    pub fn set_producer(&self, index: usize, flow: Arc<Flow>) {
+        if let Some(record) = self.cell.records.get(index) {
+            let _ = record.producer.set(flow);
+        }
+    }
+
+    /// Says that `flow` can be found by the address with this index, though another address produces it.
+    pub fn set_flow_alias(&self, index: usize, flow: Arc<Flow>) {
+        if let Some(record) = self.cell.records.get(index) {
+            let _ = record.alias.set(flow);
+        }
+    }
+
+    /// Sends a message on from the primary address, without waiting.
+    ///
+    /// The routes are taken as they are: the first onward hop is where the message goes. If that mailbox is full, the
+    /// message is kept and delivered before the worker gets its next one ([`Context::flush`]).
+    ///
+    /// # Errors
+    /// If there is nobody at the next hop or a rule forbids the delivery; the message is gone then.
+    pub fn forward(&mut self, message: Message) -> Result<(), SendError> {
+        self.forward_from(0, message)
+    }
+
+    /// As [`Context::forward`], from the address with this index.
+    ///
+    /// # Errors
+    /// As [`Context::forward`].
+    pub fn forward_from(&mut self, index: usize, message: Message) -> Result<(), SendError> {
+        let sender: &Record = match self.cell.records.get(index) {
+            Some(record) => record,
+            None => return Err(SendError::NoRoute),
+        };
+        let target = self.node.router().admit(sender, &message)?;
+        let envelope = Envelope {
+            source: sender.address.clone(),
+            message,
+        };
+        if self.outbox.is_empty() {
+            match target.mailbox.try_push(envelope) {
+                Ok(()) => Ok(()),
+                Err(PushError::Closed) => Err(SendError::NotFound(target.address.clone())),
+                Err(PushError::Full(envelope)) => {
+                    self.outbox.push_back((Arc::clone(&target.mailbox), envelope));
+                    Ok(())
+                }
+            }
+        } else if self.outbox.len() < OUTBOX_LIMIT {
+            self.outbox.push_back((Arc::clone(&target.mailbox), envelope));
+            Ok(())
+        } else {
+            Err(SendError::Overloaded(target.address.clone()))
+        }
+    }
+
+    /// Whether messages wait for room at their destinations.
+    pub fn has_unsent(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    /// Waits until all that was forwarded is in the mailboxes that it is for. The runtime does this after each message
+    /// of a [`SyncWorker`].
+    pub async fn flush(&mut self) {
+        while let Some((mailbox, envelope)) = self.outbox.pop_front() {
+            match mailbox.try_push(envelope) {
+                Ok(()) | Err(PushError::Closed) => {}
+                Err(PushError::Full(envelope)) => {
+                    let size = envelope.message.payload.len();
+                    self.outbox.push_front((Arc::clone(&mailbox), envelope));
+                    let cell = &self.cell;
+                    tokio::select! {
+                        biased;
+                        () = poll_fn(|cx| mailbox.poll_room(size, cx)) => {}
+                        () = cell.stopping.wait() => {
+                            self.outbox.clear();
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends a body along a route, and waits until it is in the next mailbox. Answers come back to the primary
+    /// address.
+    ///
+    /// # Errors
+    /// As [`Context::forward`].
+    pub async fn send<M: Body>(&mut self, route: impl Into<Route>, body: M) -> Result<()> {
+        let message = Message {
+            onward: route.into(),
+            back: self.address().into(),
+            payload: body.encode(),
+            local: Default::default(),
+        };
+        self.send_message(message).await
+    }
+
+    /// Sends a message as it is, and waits until it is in the next mailbox.
+    ///
+    /// # Errors
+    /// As [`Context::forward`].
+    pub async fn send_message(&mut self, message: Message) -> Result<()> {
+        self.forward(message)?;
+        self.flush().await;
+        Ok(())
+    }
+
+    /// Sends a body along a route and waits for one answer, 30 s at most.
+    ///
+    /// # Errors
+    /// As [`Context::send`], and [`Error::Timeout`] without answer.
+    pub async fn send_and_receive<M: Body, R: Body>(
+        &self,
+        route: impl Into<Route>,
+        body: M,
+    ) -> Result<Routed<R>> {
+        self.send_and_receive_within(DEFAULT_TIMEOUT, route, body).await
+    }
+
+    /// Sends a body along a route and waits for one answer. The answer comes to an address made for this request
+    /// alone, which is a consumer of the flow that the route begins with.
+    ///
+    /// # Errors
+    /// As [`Context::send`], and [`Error::Timeout`] without answer.
+    pub async fn send_and_receive_within<M: Body, R: Body>(
+        &self,
+        timeout: Duration,
+        route: impl Into<Route>,
+        body: M,
+    ) -> Result<Routed<R>> {
+        let route = route.into();
+        let Some(first) = route.next() else {
+            return Err(SendError::NoRoute.into());
+        };
+        let options = WorkerOptions::new(Address::random()).outgoing(AccessControl::only(first));
+        let mut asker = self.node.detached(Some(&self.cell), options)?;
+        if let Some(flow) = self.node.flow_of(first) {
+            self.node.add_consumer(&flow, asker.address());
+        }
+        let exchange = async {
+            asker.send(&route, body).await?;
+            asker.receive().await
+        };
+        match tokio::time::timeout(timeout, exchange).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::Timeout {
+                route: route.clone(),
+                after: timeout,
+            }),
+        }
+    }
+
+    /// Waits for the next message.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] when the worker has been asked to stop.
+    pub async fn receive<M: Body>(&mut self) -> Result<Routed<M>> {
+        self.next().await.map(Routed::new).ok_or(Error::Stopped)
+    }
+
+    /// Waits for the next message; `None` when the worker has been asked to stop. Messages are given one at a time.
+    pub async fn next(&mut self) -> Option<Envelope> {
+        if self.cell.stopping.is_set() {
+            return None;
+        }
+        self.next_even_when_stopping().await
+    }
+
+    /// As [`Context::next`], but gives what still waits after the worker was asked to stop, then `None`.
+    pub async fn next_even_when_stopping(&mut self) -> Option<Envelope> {
+        if self.batch.is_empty() {
+            let open = poll_fn(|cx| self.cell.mailbox.poll_take(cx, &mut self.batch)).await;
+            if !open {
+                return None;
+            }
+        }
+        self.turn += 1;
+        if self.turn >= TURN {
+            self.turn = 0;
+            yield_once().await;
+        }
+        self.batch.pop_front()
+    }
+
+    /// The next message if one is there already.
+    pub fn try_next(&mut self) -> Option<Envelope> {
+        if self.batch.is_empty() {
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            let _ = self.cell.mailbox.poll_take(&mut cx, &mut self.batch);
+        }
+        self.batch.pop_front()
+    }
+
+    /// Whether the worker has been asked to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.cell.stopping.is_set()
+    }
+
+    /// Waits until the worker is asked to stop. The future borrows nothing, so that it can be waited for beside other
+    /// things.
+    pub fn stopping(&self) -> impl Future<Output = ()> + 'static {
+        let cell = Arc::clone(&self.cell);
+        async move { cell.stopping.wait().await }
+    }
+
+    /// Asks this worker to stop after the current message. Its addresses are released at once.
+    pub fn stop(&self) {
+        self.cell.stop();
+    }
+
+    /// Starts a worker that this one owns: it stops when this one does.
+    ///
+    /// # Errors
+    /// If an address is in use or the node is stopping.
+    pub fn start_worker<W: Worker>(&self, options: impl Into<WorkerOptions>, worker: W) -> Result<Address> {
+        self.node
+            .start_owned_worker(Some(&self.cell), options.into(), worker)
+    }
+
+    /// As [`Context::start_worker`], for a [`SyncWorker`].
+    ///
+    /// # Errors
+    /// If an address is in use or the node is stopping.
+    pub fn start_sync_worker<W: SyncWorker>(
+        &self,
+        options: impl Into<WorkerOptions>,
+        worker: W,
+    ) -> Result<Address> {
+        self.node
+            .start_owned_sync_worker(Some(&self.cell), options.into(), worker)
+    }
+
+    /// As [`Context::start_worker`], for a [`Processor`].
+    ///
+    /// # Errors
+    /// If an address is in use or the node is stopping.
+    pub fn start_processor<P: Processor>(
+        &self,
+        options: impl Into<WorkerOptions>,
+        processor: P,
+    ) -> Result<Address> {
+        self.node
+            .start_owned_processor(Some(&self.cell), options.into(), processor)
+    }
+
+    /// Starts a task with mailboxes of its own, which this worker owns: the most general form.
+    ///
+    /// # Errors
+    /// If an address is in use or the node is stopping.
+    pub fn start_task<F, T>(&self, options: impl Into<WorkerOptions>, task: F) -> Result<Address>
+    where
+        F: FnOnce(Context) -> T + Send + 'static,
+        T: Future<Output = ()> + 'static,
+    {
+        self.node.start_owned_task(Some(&self.cell), options.into(), task)
+    }
+
+    /// A mailbox without a worker, owned by this one.
+    ///
+    /// # Errors
+    /// If an address is in use or the node is stopping.
+    pub fn detached(&self, options: impl Into<WorkerOptions>) -> Result<Context> {
+        self.node.detached(Some(&self.cell), options.into())
+    }
+
+    /// A payload taken from the pool of this thread.
+    pub fn payload(&self) -> Payload {
+        Payload::pooled()
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.cell.finish();
+    }
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context")
+            .field("address", self.address())
+            .finish_non_exhaustive()
+    }
+}
+
+async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if yielded {
+            Poll::Ready(())
+        } else {
+            yielded = true;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
+}

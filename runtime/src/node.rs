@@ -1,0 +1,613 @@
+//! A node: arbiters, the router, and the handle that everything is started with.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use actix::{Actor, ActorContext, ActorFutureExt, ArbiterHandle, AsyncContext, WrapFuture};
+use parking_lot::Mutex;
+
+use crate::cell::{Cell, Stage};
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::flow::Flow;
+use crate::mailbox::Mailbox;
+use crate::message::{Message, Routed};
+use crate::router::{Record, Refusals, Router};
+use crate::worker::{Placement, Processor, SyncWorker, Worker, WorkerOptions};
+use crate::{Address, Body, Route};
+
+/// How long the workers of one stage may take to stop before the next stage is stopped.
+const STAGE_TIMEOUT: Duration = Duration::from_secs(1);
+
+type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A handle to a running node. Cheap to clone, usable from any thread, with or without an async runtime around it.
+#[derive(Clone, Debug)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    number: u64,
+    router: Arc<Router>,
+    arbiters: Vec<ArbiterHandle>,
+    next_arbiter: AtomicUsize,
+    next_cell: AtomicU64,
+    /// All workers, for listing and for stopping stage by stage.
+    cells: Mutex<HashMap<u64, Weak<Cell>>>,
+    stopping: AtomicBool,
+    system: OnceLock<actix::System>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+thread_local! {
+    /// Which arbiter of which node this thread is.
+    static ARBITER: std::cell::Cell<Option<(u64, usize)>> = const { std::cell::Cell::new(None) };
+}
+
+/// How a node is made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NodeBuilder {
+    arbiters: Option<usize>,
+}
+
+impl NodeBuilder {
+    /// The number of arbiters, that is of threads that workers run on. Default: one for each core.
+    pub fn arbiters(mut self, count: usize) -> Self {
+        self.arbiters = Some(count.max(1));
+        self
+    }
+
+    /// Starts the node.
+    ///
+    /// # Errors
+    /// If threads cannot be started.
+    pub fn build(self) -> Result<Node> {
+        static NODES: AtomicU64 = AtomicU64::new(1);
+        let number = NODES.fetch_add(1, Ordering::Relaxed);
+        let count = self
+            .arbiters
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        let (send, receive) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name("portolan-node".into())
+            .spawn(move || {
+                let runner = actix::System::new();
+                let arbiters: Vec<_> = runner
+                    .block_on(async move { (0..count).map(|index| start_arbiter(number, index)).collect() });
+                let _ = send.send((actix::System::current(), arbiters));
+                if let Err(error) = runner.run() {
+                    tracing::error!("a node's system ended with an error: {error}");
+                }
+            })
+            .map_err(|error| Error::io("starting a node's thread", error))?;
+        let (system, arbiters) = receive
+            .recv()
+            .map_err(|_| Error::other("the node's thread ended before the node was ready"))?;
+        let node = Node {
+            inner: Arc::new(Inner {
+                number,
+                router: Arc::new(Router::new()),
+                arbiters,
+                next_arbiter: AtomicUsize::new(0),
+                next_cell: AtomicU64::new(1),
+                cells: Mutex::default(),
+                stopping: AtomicBool::new(false),
+                system: OnceLock::from(system),
+                thread: Mutex::new(Some(thread)),
+            }),
+        };
+        Ok(node)
+    }
+}
+
+fn start_arbiter(node: u64, index: usize) -> ArbiterHandle {
+    let arbiter = actix::Arbiter::new();
+    arbiter.spawn_fn(move || ARBITER.set(Some((node, index))));
+    arbiter.handle()
+}
+
+/// The actor that a worker runs in: its arbiter polls the worker's loop until that ends.
+struct WorkerActor {
+    run: Option<LocalFuture>,
+}
+
+impl Actor for WorkerActor {
+    type Context = actix::Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if let Some(run) = self.run.take() {
+            ctx.spawn(run.into_actor(self).map(|(), _, ctx| ctx.stop()));
+        }
+    }
+}
+
+impl Node {
+    /// How to make a node.
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder::default()
+    }
+
+    /// A node with default settings.
+    ///
+    /// # Errors
+    /// If threads cannot be started.
+    pub fn new() -> Result<Self> {
+        Self::builder().build()
+    }
+
+    pub(crate) fn router(&self) -> &Router {
+        &self.inner.router
+    }
+
+    /// Starts a worker.
+    ///
+    /// # Errors
+    /// If an address is in use or the node is stopping.
+    pub fn start_worker<W: Worker>(&self, options: impl Into<WorkerOptions>, worker: W) -> Result<Address> {
+        self.start_owned_worker(None, options.into(), worker)
+    }
+
+    /// Starts a [`SyncWorker`].
+    ///
+    /// # Errors
+    /// If an address is in use or the node is stopping.
+    pub fn start_sync_worker<W: SyncWorker>(
+        &self,
+        options: impl Into<WorkerOptions>,
+        worker: W,
+    ) -> Result<Address> {
+        self.start_owned_sync_worker(None, options.into(), worker)
+    }
+
+    /// Starts a [`Processor`].
+    ///
+    /// # Errors
+    /// If an address is in use or the node is stopping.
+    pub fn start_processor<P: Processor>(
+        &self,
+        options: impl Into<WorkerOptions>,
+        processor: P,
+    ) -> Result<Address> {
+        self.start_owned_processor(None, options.into(), processor)
+    }
+
+    /// Starts a task with mailboxes of its own.
+    ///
+    /// # Errors
+    /// If an address is in use or the node is stopping.
+    pub fn start_task<F, T>(&self, options: impl Into<WorkerOptions>, task: F) -> Result<Address>
+    where
+        F: FnOnce(Context) -> T + Send + 'static,
+        T: Future<Output = ()> + 'static,
+    {
+        self.start_owned_task(None, options.into(), task)
+    }
+
+    pub(crate) fn start_owned_worker<W: Worker>(
+        &self,
+        owner: Option<&Arc<Cell>>,
+        options: WorkerOptions,
+        worker: W,
+    ) -> Result<Address> {
+        self.start_owned_task(owner, options, |ctx| run_worker(ctx, worker))
+    }
+
+    pub(crate) fn start_owned_sync_worker<W: SyncWorker>(
+        &self,
+        owner: Option<&Arc<Cell>>,
+        options: WorkerOptions,
+        worker: W,
+    ) -> Result<Address> {
+        self.start_owned_task(owner, options, |ctx| run_sync_worker(ctx, worker))
+    }
+
+    pub(crate) fn start_owned_processor<P: Processor>(
+        &self,
+        owner: Option<&Arc<Cell>>,
+        options: WorkerOptions,
+        processor: P,
+    ) -> Result<Address> {
+        self.start_owned_task(owner, options, |ctx| run_processor(ctx, processor))
+    }
+
+    pub(crate) fn start_owned_task<F, T>(
+        &self,
+        owner: Option<&Arc<Cell>>,
+        options: WorkerOptions,
+        task: F,
+    ) -> Result<Address>
+    where
+        F: FnOnce(Context) -> T + Send + 'static,
+        T: Future<Output = ()> + 'static,
+    {
+        let cell = self.register(owner, options)?;
+        let address = cell.primary().clone();
+        let arbiter = cell.arbiter;
+        let ctx = Context::new(self.clone(), cell);
+        let start = move || {
+            let run: LocalFuture = Box::pin(task(ctx));
+            WorkerActor { run: Some(run) }.start();
+        };
+        if ARBITER.get() == Some((self.inner.number, arbiter)) {
+            start();
+        } else if !self.inner.arbiters[arbiter].spawn_fn(start) {
+            return Err(Error::Stopped);
+        }
+        Ok(address)
+    }
+
+    pub(crate) fn detached(&self, owner: Option<&Arc<Cell>>, options: WorkerOptions) -> Result<Context> {
+        Ok(Context::new(self.clone(), self.register(owner, options)?))
+    }
+
+    /// A mailbox without a worker: to send from and to receive with. It owns what it starts.
+    ///
+    /// # Errors
+    /// If the address is in use or the node is stopping.
+    pub fn context(&self, options: impl Into<WorkerOptions>) -> Result<Context> {
+        self.detached(None, options.into())
+    }
+
+    fn register(&self, owner: Option<&Arc<Cell>>, options: WorkerOptions) -> Result<Arc<Cell>> {
+        let inner = &self.inner;
+        if inner.stopping.load(Ordering::Acquire) || owner.is_some_and(|owner| owner.finished.is_set()) {
+            return Err(Error::Stopped);
+        }
+        let count = inner.arbiters.len();
+        let arbiter = match (options.placement, owner) {
+            (Placement::Index(index), _) => index % count,
+            (Placement::Owner, Some(owner)) => owner.arbiter,
+            _ => inner.next_arbiter.fetch_add(1, Ordering::Relaxed) % count,
+        };
+        let mailbox = Arc::new(Mailbox::new(options.capacity));
+        let number = inner.next_cell.fetch_add(1, Ordering::Relaxed);
+        let cell = Arc::new_cyclic(|cell: &Weak<Cell>| Cell {
+            number,
+            arbiter,
+            stage: options.stage,
+            mailbox: Arc::clone(&mailbox),
+            records: options
+                .mailboxes
+                .into_iter()
+                .map(|options| {
+                    Arc::new(Record {
+                        address: options.address,
+                        mailbox: Arc::clone(&mailbox),
+                        incoming: options.incoming,
+                        outgoing: options.outgoing,
+                        terminal: options.terminal,
+                        peer: options.peer,
+                        producer: options.producer.map(OnceLock::from).unwrap_or_default(),
+                        alias: options.alias.map(OnceLock::from).unwrap_or_default(),
+                        cell: cell.clone(),
+                    })
+                })
+                .collect(),
+            parent: owner.map_or_else(Weak::new, Arc::downgrade),
+            children: Mutex::default(),
+            stopping: Default::default(),
+            finished: Default::default(),
+            router: Arc::clone(&inner.router),
+        });
+        inner.router.register(&cell.records)?;
+        {
+            let mut cells = inner.cells.lock();
+            // Dead entries are swept when the map would grow, so that it stays as large as what is alive.
+            if cells.len() == cells.capacity() {
+                cells.retain(|_, cell| cell.strong_count() > 0);
+            }
+            cells.insert(number, Arc::downgrade(&cell));
+        }
+        if let Some(owner) = owner {
+            owner.children.lock().insert(number, Arc::clone(&cell));
+            if owner.stopping.is_set() {
+                cell.stop();
+            }
+        }
+        Ok(cell)
+    }
+
+    /// Sends a body along a route from an address made for it.
+    ///
+    /// # Errors
+    /// If nobody is at the next hop or a rule forbids it.
+    pub async fn send<M: Body>(&self, route: impl Into<Route>, body: M) -> Result<()> {
+        self.context(Address::random())?.send(route, body).await
+    }
+
+    /// Sends a message as it is, from an address made for it.
+    ///
+    /// # Errors
+    /// If nobody is at the next hop or a rule forbids it.
+    pub async fn send_message(&self, message: Message) -> Result<()> {
+        self.context(Address::random())?.send_message(message).await
+    }
+
+    /// Sends a body along a route and waits for one answer, 30 s at most. Needs a tokio runtime around it; from
+    /// synchronous code use [`Node::block_on`].
+    ///
+    /// # Errors
+    /// If nobody is at the next hop, a rule forbids it, or there is no answer.
+    pub async fn send_and_receive<M: Body, R: Body>(
+        &self,
+        route: impl Into<Route>,
+        body: M,
+    ) -> Result<Routed<R>> {
+        self.context(Address::random())?
+            .send_and_receive(route, body)
+            .await
+    }
+
+    /// As [`Node::send_and_receive`], with a time-out of the caller's.
+    ///
+    /// # Errors
+    /// As [`Node::send_and_receive`].
+    pub async fn send_and_receive_within<M: Body, R: Body>(
+        &self,
+        timeout: Duration,
+        route: impl Into<Route>,
+        body: M,
+    ) -> Result<Routed<R>> {
+        self.context(Address::random())?
+            .send_and_receive_within(timeout, route, body)
+            .await
+    }
+
+    /// Runs a future on one of the node's arbiters and waits for it: for synchronous programs. Must not be called on
+    /// an arbiter.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] if the node stops meanwhile.
+    pub fn block_on<F, T, R>(&self, future: F) -> Result<R>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Future<Output = R> + 'static,
+        R: Send + 'static,
+    {
+        let (send, receive) = std::sync::mpsc::sync_channel(1);
+        self.inner.arbiters[0].spawn_fn(move || {
+            actix::spawn(async move {
+                let _ = send.send(future().await);
+            });
+        });
+        receive.recv().map_err(|_| Error::Stopped)
+    }
+
+    /// Asks the worker at this address to stop, and what it owns. The addresses are free when this returns.
+    ///
+    /// # Errors
+    /// [`Error::NoWorker`] if there is none.
+    pub fn stop_worker(&self, address: &Address) -> Result<()> {
+        match self.cell_at(address) {
+            Some(cell) => {
+                cell.stop();
+                Ok(())
+            }
+            None => Err(Error::NoWorker(address.clone())),
+        }
+    }
+
+    /// Asks the worker to stop and waits until it has ended.
+    ///
+    /// # Errors
+    /// [`Error::NoWorker`] if there is none.
+    pub async fn stop_worker_and_wait(&self, address: &Address) -> Result<()> {
+        let cell = self
+            .cell_at(address)
+            .ok_or_else(|| Error::NoWorker(address.clone()))?;
+        cell.stop();
+        cell.finished.wait().await;
+        Ok(())
+    }
+
+    /// Waits until the worker at this address has ended; at once if there is none. The worker is looked up when this
+    /// is called, not when the future is polled.
+    pub fn ended(&self, address: &Address) -> impl Future<Output = ()> + Send + 'static {
+        let cell = self.cell_at(address);
+        async move {
+            if let Some(cell) = cell {
+                cell.finished.wait().await;
+            }
+        }
+    }
+
+    fn cell_at(&self, address: &Address) -> Option<Arc<Cell>> {
+        self.router().find(address)?.cell.upgrade()
+    }
+
+    /// Whether somebody listens at this address.
+    pub fn has_worker(&self, address: &Address) -> bool {
+        self.router().find(address).is_some()
+    }
+
+    /// The arbiter that the worker at this address runs on.
+    pub fn arbiter_of(&self, address: &Address) -> Option<usize> {
+        self.cell_at(address).map(|cell| cell.arbiter)
+    }
+
+    /// Messages that wait at this address.
+    pub fn waiting_at(&self, address: &Address) -> usize {
+        self.router()
+            .find(address)
+            .map_or(0, |record| record.mailbox.len())
+    }
+
+    /// Whether messages sent to this address leave the node.
+    pub fn is_terminal(&self, address: &Address) -> bool {
+        self.router().find(address).is_some_and(|record| record.terminal)
+    }
+
+    /// The authenticated peer at the other end, if this is the address of a secure channel's encryptor.
+    pub fn peer_of(&self, address: &Address) -> Option<Arc<crate::Peer>> {
+        self.router().find(address)?.peer.clone()
+    }
+
+    /// All addresses of the node, sorted.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.router().addresses()
+    }
+
+    /// The primary addresses of all workers, sorted.
+    pub fn workers(&self) -> Vec<Address> {
+        let cells = self.inner.cells.lock();
+        let mut workers: Vec<_> = cells
+            .values()
+            .filter_map(Weak::upgrade)
+            .filter(|cell| !cell.finished.is_set())
+            .map(|cell| cell.primary().clone())
+            .collect();
+        workers.sort();
+        workers
+    }
+
+    /// What was refused so far.
+    pub fn refusals(&self) -> &Refusals {
+        &self.router().refusals
+    }
+
+    /// A new flow; see [`Flow`].
+    pub fn new_flow(&self, spawner: Option<&Arc<Flow>>) -> Arc<Flow> {
+        Flow::new(spawner.cloned())
+    }
+
+    /// Lets the producers of `flow` reach `address`, until the worker there stops.
+    pub fn add_consumer(&self, flow: &Arc<Flow>, address: &Address) {
+        self.router().add_consumer(flow, address);
+    }
+
+    /// The flow that is found by this address: that of its producer, or the one that it is an alias of.
+    pub fn flow_of(&self, address: &Address) -> Option<Arc<Flow>> {
+        self.router().find(address)?.flow().cloned()
+    }
+
+    /// The flow that this very address produces.
+    pub fn produced_by(&self, address: &Address) -> Option<Arc<Flow>> {
+        self.router().find(address)?.producer.get().cloned()
+    }
+
+    /// The flows that this address consumes.
+    pub fn flows_consumed_by(&self, address: &Address) -> Vec<Arc<Flow>> {
+        self.router().consumed_by(address)
+    }
+
+    /// Whether the node is stopping or has stopped.
+    pub fn is_stopping(&self) -> bool {
+        self.inner.stopping.load(Ordering::Acquire)
+    }
+
+    /// Stops all workers, stage by stage, then the arbiters. Needs a tokio runtime around it; must not be awaited on
+    /// one of the node's own arbiters.
+    pub async fn stop(&self) {
+        if self.inner.stopping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        for stage in [Stage::Application, Stage::Channel, Stage::Transport] {
+            let cells: Vec<_> = self
+                .inner
+                .cells
+                .lock()
+                .values()
+                .filter_map(Weak::upgrade)
+                .filter(|cell| cell.stage == stage && !cell.finished.is_set())
+                .collect();
+            cells.iter().for_each(|cell| cell.stop());
+            let all = async {
+                for cell in &cells {
+                    cell.finished.wait().await;
+                }
+            };
+            let _ = tokio::time::timeout(STAGE_TIMEOUT, all).await;
+        }
+        if let Some(system) = self.inner.system.get() {
+            system.stop();
+        }
+        let thread = self.inner.thread.lock().take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+
+    /// As [`Node::stop`], for synchronous programs.
+    pub fn stop_blocking(&self) {
+        let node = self.clone();
+        let stopper = std::thread::spawn(move || {
+            if let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+            {
+                runtime.block_on(node.stop());
+            }
+        });
+        let _ = stopper.join();
+    }
+}
+
+async fn run_worker<W: Worker>(mut ctx: Context, mut worker: W) {
+    if let Err(error) = worker.initialize(&mut ctx).await {
+        tracing::warn!(address = %ctx.address(), "a worker could not be initialized: {error}");
+        return;
+    }
+    while let Some(envelope) = ctx.next().await {
+        let stopping = ctx.stopping();
+        let handled = tokio::select! {
+            biased;
+            handled = worker.handle_message(&mut ctx, Routed::new(envelope)) => handled,
+            () = stopping => break,
+        };
+        if let Err(error) = handled {
+            tracing::debug!(address = %ctx.address(), "a message could not be handled: {error}");
+        }
+        ctx.flush().await;
+    }
+    if let Err(error) = worker.shutdown(&mut ctx).await {
+        tracing::debug!(address = %ctx.address(), "a worker did not shut down cleanly: {error}");
+    }
+}
+
+async fn run_sync_worker<W: SyncWorker>(mut ctx: Context, mut worker: W) {
+    if let Err(error) = worker.initialize(&mut ctx) {
+        tracing::warn!(address = %ctx.address(), "a worker could not be initialized: {error}");
+        return;
+    }
+    while let Some(envelope) = ctx.next().await {
+        if let Err(error) = worker.handle(&mut ctx, envelope) {
+            tracing::debug!(address = %ctx.address(), "a message could not be handled: {error}");
+        }
+        if ctx.has_unsent() {
+            ctx.flush().await;
+        }
+    }
+    worker.shutdown(&mut ctx);
+}
+
+async fn run_processor<P: Processor>(mut ctx: Context, mut processor: P) {
+    if let Err(error) = processor.initialize(&mut ctx).await {
+        tracing::warn!(address = %ctx.address(), "a processor could not be initialized: {error}");
+        return;
+    }
+    let stopping = ctx.stopping();
+    tokio::pin!(stopping);
+    loop {
+        let step = tokio::select! {
+            biased;
+            () = &mut stopping => break,
+            step = processor.process(&mut ctx) => step,
+        };
+        match step {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => {
+                tracing::debug!(address = %ctx.address(), "a processor ends: {error}");
+                break;
+            }
+        }
+    }
+    if let Err(error) = processor.shutdown(&mut ctx).await {
+        tracing::debug!(address = %ctx.address(), "a processor did not shut down cleanly: {error}");
+    }
+}

@@ -1,0 +1,282 @@
+//! The bytes of a message, with room in front and behind.
+//!
+//! On its way out a payload gets a portal header, one or two secure-channel headers and tags, and a transport header.
+//! All of them are written around the bytes, into room that was left when the buffer was taken, so that the payload
+//! itself is never copied. On its way in the same headers are stripped by moving an index, and the room that they
+//! leave is used again when a relay sends the payload on.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+
+/// Room left in front of a payload that we create: two nested secure channels with three-hop routes and a transport
+/// header take less than 500 bytes.
+pub const HEADROOM: usize = 512;
+/// Room left behind: each secure channel adds 17 bytes.
+pub const TAILROOM: usize = 128;
+
+/// Capacity of the buffers that are pooled, without head and tail room: one portal chunk.
+pub const POOLED_CAPACITY: usize = 256 * 1024;
+/// Buffers kept by the pool of one thread; what is above goes back to the allocator.
+const POOL_LIMIT: usize = 16;
+
+thread_local! {
+    static POOL: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The bytes of a message.
+///
+/// A payload owns its bytes alone, so that they can be encrypted and decrypted in place, although its buffer may be a
+/// view into one large read shared with other payloads.
+pub struct Payload {
+    buffer: BytesMut,
+    start: usize,
+    pooled: bool,
+}
+
+impl Payload {
+    /// An empty payload.
+    pub fn new() -> Self {
+        Self {
+            buffer: BytesMut::new(),
+            start: 0,
+            pooled: false,
+        }
+    }
+
+    /// A payload with a copy of these bytes and room around them.
+    pub fn copy_from(bytes: &[u8]) -> Self {
+        let mut payload = Self::with_capacity(bytes.len());
+        payload.buffer.extend_from_slice(bytes);
+        payload
+    }
+
+    /// An empty payload with head room, `capacity` bytes for content, and tail room.
+    pub fn with_capacity(capacity: usize) -> Self {
+        let mut buffer = BytesMut::with_capacity(HEADROOM + capacity + TAILROOM);
+        buffer.resize(HEADROOM, 0);
+        Self {
+            buffer,
+            start: HEADROOM,
+            pooled: false,
+        }
+    }
+
+    /// An empty payload of [`POOLED_CAPACITY`] from this thread's pool; its buffer goes back there when dropped.
+    pub fn pooled() -> Self {
+        let buffer = POOL.with_borrow_mut(Vec::pop);
+        match buffer {
+            Some(mut buffer) => {
+                buffer.resize(HEADROOM, 0);
+                Self {
+                    buffer,
+                    start: HEADROOM,
+                    pooled: true,
+                }
+            }
+            None => {
+                let mut payload = Self::with_capacity(POOLED_CAPACITY);
+                payload.pooled = true;
+                payload
+            }
+        }
+    }
+
+    /// Takes over a received buffer; the payload starts at its beginning.
+    pub fn from_buffer(buffer: BytesMut) -> Self {
+        Self {
+            buffer,
+            start: 0,
+            pooled: false,
+        }
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
+
+    /// The bytes, for work in place.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        let start = self.start;
+        &mut self.buffer[start..]
+    }
+
+    /// The number of bytes.
+    pub fn len(&self) -> usize {
+        self.buffer.len() - self.start
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes that can be put in front without a copy.
+    pub fn headroom(&self) -> usize {
+        self.start
+    }
+
+    /// Bytes that can be put behind without a copy.
+    pub fn tailroom(&self) -> usize {
+        self.buffer.capacity() - self.buffer.len()
+    }
+
+    /// Strips `count` bytes in front; they become head room.
+    ///
+    /// # Panics
+    /// If the payload is shorter.
+    pub fn strip_front(&mut self, count: usize) {
+        assert!(count <= self.len(), "no more can be stripped than there is");
+        self.start += count;
+    }
+
+    /// Shortens the payload to `length` bytes; what is cut becomes tail room. Nothing happens if it is shorter.
+    pub fn truncate(&mut self, length: usize) {
+        self.buffer.truncate(self.start + length);
+    }
+
+    /// Puts bytes in front.
+    pub fn prepend(&mut self, bytes: &[u8]) {
+        self.grow_front(bytes.len()).copy_from_slice(bytes);
+    }
+
+    /// Makes the payload `count` bytes longer in front and returns them, with undefined content.
+    pub fn grow_front(&mut self, count: usize) -> &mut [u8] {
+        if count > self.start {
+            let mut roomy = Self::with_capacity(count + self.len());
+            roomy.buffer.resize(roomy.start + count, 0);
+            roomy.buffer.extend_from_slice(self.as_slice());
+            roomy.start += count;
+            *self = roomy;
+        }
+        self.start -= count;
+        let start = self.start;
+        &mut self.buffer[start..start + count]
+    }
+
+    /// Puts bytes behind.
+    pub fn append(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The buffer for a reader that appends to it; at most `POOLED_CAPACITY` bytes should be added.
+    pub fn buffer_mut(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+
+    /// Bytes that this payload keeps alive, for accounting.
+    pub fn footprint(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The bytes, in a form that can be shared. Copies.
+    pub fn to_bytes(&self) -> Bytes {
+        Bytes::copy_from_slice(self.as_slice())
+    }
+
+    /// The bytes as a vector. Copies.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.as_slice().to_vec()
+    }
+}
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        if self.pooled {
+            let buffer = std::mem::take(&mut self.buffer);
+            // A thread that ends has no pool any more: then the allocator takes the buffer.
+            let _ = POOL.try_with(|pool| {
+                let mut pool = pool.borrow_mut();
+                if pool.len() < POOL_LIMIT && buffer.capacity() >= HEADROOM + POOLED_CAPACITY {
+                    pool.push(buffer);
+                }
+            });
+        }
+    }
+}
+
+impl Default for Payload {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clone for Payload {
+    /// Copies the bytes.
+    fn clone(&self) -> Self {
+        Self::copy_from(self.as_slice())
+    }
+}
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+impl Eq for Payload {}
+
+impl fmt::Debug for Payload {
+    /// Shows the length only: payloads may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Payload({} bytes)", self.len())
+    }
+}
+
+impl From<&[u8]> for Payload {
+    fn from(bytes: &[u8]) -> Self {
+        Self::copy_from(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::copy_from(&bytes)
+    }
+}
+
+impl AsRef<[u8]> for Payload {
+    fn as_ref(&self) -> &[u8] {
+        self.as_slice()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_go_around_the_bytes_without_moving_them() {
+        let mut payload = Payload::copy_from(b"middle");
+        let before = payload.as_slice().as_ptr();
+        payload.prepend(b"front ");
+        payload.append(b" back");
+        assert_eq!(payload.as_slice(), b"front middle back");
+        payload.strip_front(6);
+        assert_eq!(payload.as_slice().as_ptr(), before);
+        payload.truncate(6);
+        assert_eq!(payload.as_slice(), b"middle");
+        assert_eq!(payload.headroom(), HEADROOM);
+    }
+
+    #[test]
+    fn a_header_larger_than_the_room_still_fits() {
+        let mut payload = Payload::from_buffer(BytesMut::from(&b"x"[..]));
+        payload.prepend(&[7; 2000]);
+        assert_eq!(payload.len(), 2001);
+        assert_eq!(payload.as_slice()[2000], b'x');
+        assert!(payload.headroom() >= HEADROOM);
+    }
+
+    #[test]
+    fn pooled_buffers_come_back_empty() {
+        let mut payload = Payload::pooled();
+        payload.append(b"abc");
+        drop(payload);
+        let payload = Payload::pooled();
+        assert!(payload.is_empty());
+        assert_eq!(payload.headroom(), HEADROOM);
+    }
+}

@@ -1,0 +1,218 @@
+//! From address to mailbox: the one place where every delivery is decided.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use parking_lot::Mutex;
+
+use crate::access::{AccessControl, Delivery, Direction};
+use crate::cell::Cell;
+use crate::error::{Refusal, SendError};
+use crate::flow::Flow;
+use crate::mailbox::Mailbox;
+use crate::message::{Message, Peer};
+use crate::{Address, Error};
+
+/// One address of one worker.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) address: Address,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) incoming: AccessControl,
+    pub(crate) outgoing: AccessControl,
+    /// Messages sent here leave the node.
+    pub(crate) terminal: bool,
+    /// The peer at the other end of the secure channel whose encryptor this is.
+    pub(crate) peer: Option<Arc<Peer>>,
+    /// Set when this mailbox emits what came from outside.
+    pub(crate) producer: OnceLock<Arc<Flow>>,
+    /// The flow that is found by this address although another mailbox produces it.
+    pub(crate) alias: OnceLock<Arc<Flow>>,
+    pub(crate) cell: Weak<Cell>,
+}
+
+impl Record {
+    pub(crate) fn flow(&self) -> Option<&Arc<Flow>> {
+        self.producer.get().or_else(|| self.alias.get())
+    }
+}
+
+/// How often deliveries were refused, since the node started.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    /// By flow control.
+    pub flow_control: AtomicU64,
+    /// By an incoming access control.
+    pub incoming: AtomicU64,
+    /// By an outgoing access control.
+    pub outgoing: AtomicU64,
+    /// Because nobody was there.
+    pub not_found: AtomicU64,
+    limit: Mutex<Option<(Instant, u32)>>,
+}
+
+/// Log lines about refusals per second; further ones are counted only, so that a peer cannot fill a disk.
+const LOGGED_PER_SECOND: u32 = 10;
+
+impl Refusals {
+    fn may_log(&self) -> bool {
+        let mut limit = self.limit.lock();
+        let now = Instant::now();
+        match limit.as_mut() {
+            Some((since, count)) if now.duration_since(*since) < Duration::from_secs(1) => {
+                *count += 1;
+                *count <= LOGGED_PER_SECOND
+            }
+            _ => {
+                *limit = Some((now, 1));
+                true
+            }
+        }
+    }
+
+    fn count(&self, error: &SendError) {
+        let counter = match error {
+            SendError::Refused {
+                reason: Refusal::FlowControl,
+                ..
+            } => &self.flow_control,
+            SendError::Refused {
+                reason: Refusal::Incoming(_),
+                ..
+            } => &self.incoming,
+            SendError::Refused {
+                reason: Refusal::Outgoing(_),
+                ..
+            } => &self.outgoing,
+            _ => &self.not_found,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if matches!(error, SendError::Refused { .. }) && self.may_log() {
+            tracing::warn!("{error}");
+        } else {
+            tracing::debug!("{error}");
+        }
+    }
+}
+
+type Map<V> = DashMap<Address, V, foldhash::fast::RandomState>;
+
+#[derive(Debug)]
+pub(crate) struct Router {
+    records: Map<Arc<Record>>,
+    /// Which flows an address consumes, so that it can be taken out of them when it goes.
+    consumed: Map<Vec<Weak<Flow>>>,
+    pub(crate) refusals: Refusals,
+}
+
+impl Router {
+    pub(crate) fn new() -> Self {
+        Self {
+            records: Map::default(),
+            consumed: Map::default(),
+            refusals: Refusals::default(),
+        }
+    }
+
+    pub(crate) fn find(&self, address: &Address) -> Option<Arc<Record>> {
+        self.records.get(address).map(|record| Arc::clone(&record))
+    }
+
+    /// Registers all addresses of a worker, or none.
+    pub(crate) fn register(&self, records: &[Arc<Record>]) -> Result<(), Error> {
+        for (i, record) in records.iter().enumerate() {
+            match self.records.entry(record.address.clone()) {
+                Entry::Vacant(entry) => {
+                    entry.insert(Arc::clone(record));
+                }
+                Entry::Occupied(_) => {
+                    for registered in &records[..i] {
+                        self.records.remove(&registered.address);
+                    }
+                    return Err(Error::AddressInUse(record.address.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn unregister(&self, records: &[Arc<Record>]) {
+        for record in records {
+            let removed = self
+                .records
+                .remove_if(&record.address, |_, found| Arc::ptr_eq(found, record));
+            if removed.is_some()
+                && let Some((_, flows)) = self.consumed.remove(&record.address)
+            {
+                for flow in flows.iter().filter_map(Weak::upgrade) {
+                    flow.remove(&record.address);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn add_consumer(&self, flow: &Arc<Flow>, address: &Address) {
+        if flow.insert(address.clone()) {
+            let mut flows = self.consumed.entry(address.clone()).or_default();
+            flows.retain(|known| known.strong_count() > 0);
+            flows.push(Arc::downgrade(flow));
+        }
+    }
+
+    pub(crate) fn consumed_by(&self, address: &Address) -> Vec<Arc<Flow>> {
+        self.consumed
+            .get(address)
+            .map(|flows| flows.iter().filter_map(Weak::upgrade).collect())
+            .unwrap_or_default()
+    }
+
+    /// Decides whether `sender` may send this message, and finds where it goes: the hop, then flow control, then the
+    /// sender's outgoing and the destination's incoming access control.
+    pub(crate) fn admit(&self, sender: &Record, message: &Message) -> Result<Arc<Record>, SendError> {
+        self.decide(sender, message)
+            .inspect_err(|error| self.refusals.count(error))
+    }
+
+    fn decide(&self, sender: &Record, message: &Message) -> Result<Arc<Record>, SendError> {
+        let destination = message.onward.next().ok_or(SendError::NoRoute)?;
+        let refused = |reason| SendError::Refused {
+            source_address: sender.address.clone(),
+            destination: destination.clone(),
+            reason,
+        };
+        if let Some(flow) = sender.producer.get()
+            && !flow.allows(destination)
+        {
+            return Err(refused(Refusal::FlowControl));
+        }
+        let Some(record) = self.find(destination) else {
+            return Err(if destination.is_local() {
+                SendError::NotFound(destination.clone())
+            } else {
+                SendError::NotLocal(destination.clone())
+            });
+        };
+        let delivery = Delivery {
+            source: &sender.address,
+            destination,
+            message,
+            router: self,
+        };
+        if let Err(denial) = sender.outgoing.check(&delivery, Direction::Outgoing) {
+            return Err(refused(Refusal::Outgoing(denial)));
+        }
+        if let Err(denial) = record.incoming.check(&delivery, Direction::Incoming) {
+            return Err(refused(Refusal::Incoming(denial)));
+        }
+        Ok(record)
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<Address> {
+        let mut addresses: Vec<_> = self.records.iter().map(|record| record.address.clone()).collect();
+        addresses.sort();
+        addresses
+    }
+}

@@ -1,0 +1,219 @@
+//! The ways to write a worker, and where it is started.
+
+use std::sync::Arc;
+
+use crate::Address;
+use crate::access::AccessControl;
+use crate::body::Body;
+use crate::cell::Stage;
+use crate::context::Context;
+use crate::error::Result;
+use crate::flow::Flow;
+use crate::mailbox::Capacity;
+use crate::message::{Envelope, Peer, Routed};
+
+/// A worker that handles messages one at a time, and may wait in the middle of one.
+///
+/// An error that a handler returns is logged; the worker goes on with the next message.
+#[allow(async_fn_in_trait)] // Handlers run on the arbiter that the worker lives on and need not be `Send`.
+pub trait Worker: Send + Sized + 'static {
+    /// The type of the message bodies.
+    type Message: Body;
+
+    /// Runs before the first message. An error stops the worker.
+    async fn initialize(&mut self, _ctx: &mut Context) -> Result<()> {
+        Ok(())
+    }
+
+    /// Handles one message.
+    async fn handle_message(&mut self, ctx: &mut Context, message: Routed<Self::Message>) -> Result<()>;
+
+    /// Runs after the last message, unless the node is torn down.
+    async fn shutdown(&mut self, _ctx: &mut Context) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A worker that handles each message at once, without ever waiting: the form of everything on the data path.
+///
+/// What it sends goes through [`Context::forward`]. If a destination is full, the runtime keeps what was sent and gives
+/// the worker no further message until there is room.
+pub trait SyncWorker: Send + Sized + 'static {
+    /// Runs before the first message. An error stops the worker.
+    fn initialize(&mut self, _ctx: &mut Context) -> Result<()> {
+        Ok(())
+    }
+
+    /// Handles one message.
+    fn handle(&mut self, ctx: &mut Context, envelope: Envelope) -> Result<()>;
+
+    /// Runs after the last message.
+    fn shutdown(&mut self, _ctx: &mut Context) {}
+}
+
+/// A worker that is driven by a source of its own, for instance a socket, instead of by messages.
+#[allow(async_fn_in_trait)]
+pub trait Processor: Send + Sized + 'static {
+    /// Runs before the first step. An error stops the processor.
+    async fn initialize(&mut self, _ctx: &mut Context) -> Result<()> {
+        Ok(())
+    }
+
+    /// Does one step. `Ok(false)` and errors end the processor.
+    async fn process(&mut self, ctx: &mut Context) -> Result<bool>;
+
+    /// Runs after the last step.
+    async fn shutdown(&mut self, _ctx: &mut Context) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// One address of a worker, and who may use it.
+#[derive(Debug, Clone)]
+pub struct MailboxOptions {
+    pub(crate) address: Address,
+    pub(crate) incoming: AccessControl,
+    pub(crate) outgoing: AccessControl,
+    pub(crate) terminal: bool,
+    pub(crate) peer: Option<Arc<Peer>>,
+    pub(crate) producer: Option<Arc<Flow>>,
+    pub(crate) alias: Option<Arc<Flow>>,
+}
+
+impl MailboxOptions {
+    /// An address to which nobody may send and from which nothing may be sent, until something is allowed.
+    pub fn new(address: impl Into<Address>) -> Self {
+        Self {
+            address: address.into(),
+            incoming: AccessControl::DenyAll,
+            outgoing: AccessControl::DenyAll,
+            terminal: false,
+            peer: None,
+            producer: None,
+            alias: None,
+        }
+    }
+
+    /// Who may send to this address.
+    pub fn incoming(mut self, control: AccessControl) -> Self {
+        self.incoming = control;
+        self
+    }
+
+    /// To whom may be sent from this address.
+    pub fn outgoing(mut self, control: AccessControl) -> Self {
+        self.outgoing = control;
+        self
+    }
+
+    /// Messages sent to this address leave the node (spec 01 §2.1).
+    pub fn terminal(mut self) -> Self {
+        self.terminal = true;
+        self
+    }
+
+    /// The authenticated peer that messages sent to this address reach.
+    pub fn peer(mut self, peer: Arc<Peer>) -> Self {
+        self.peer = Some(peer);
+        self
+    }
+
+    /// What is sent from this address came from outside, and may go to the consumers of this flow only.
+    pub fn producer(mut self, flow: Arc<Flow>) -> Self {
+        self.producer = Some(flow);
+        self
+    }
+
+    /// The flow can be found by this address too, though another address produces it.
+    pub fn flow_alias(mut self, flow: Arc<Flow>) -> Self {
+        self.alias = Some(flow);
+        self
+    }
+}
+
+/// Where and how a worker is started.
+///
+/// From an address alone, the worker accepts what flow control lets through, that is messages of this node's own
+/// workers, and may send to any local address.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    pub(crate) mailboxes: Vec<MailboxOptions>,
+    pub(crate) capacity: Capacity,
+    pub(crate) stage: Stage,
+    pub(crate) placement: Placement,
+}
+
+/// On which arbiter, that is on which thread, a worker runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Placement {
+    /// Where its owner runs, so that messages between them cross no thread; for a worker without owner, the next.
+    #[default]
+    Owner,
+    /// On the next arbiter in turn: for what begins a flow of its own, such as a transport connection.
+    Next,
+    /// Where the worker with this address runs, if there is one; else as [`Placement::Owner`].
+    Index(usize),
+}
+
+impl WorkerOptions {
+    /// A worker whose primary address is given with its own rules.
+    pub fn with_mailbox(primary: MailboxOptions) -> Self {
+        Self {
+            mailboxes: vec![primary],
+            capacity: Capacity::default(),
+            stage: Stage::default(),
+            placement: Placement::default(),
+        }
+    }
+
+    /// A worker with this primary address.
+    pub fn new(address: impl Into<Address>) -> Self {
+        Self::with_mailbox(
+            MailboxOptions::new(address)
+                .incoming(AccessControl::AllowAll)
+                .outgoing(AccessControl::AllowAll),
+        )
+    }
+
+    /// Who may send to the primary address.
+    pub fn incoming(mut self, control: AccessControl) -> Self {
+        self.mailboxes[0].incoming = control;
+        self
+    }
+
+    /// To whom may be sent from the primary address.
+    pub fn outgoing(mut self, control: AccessControl) -> Self {
+        self.mailboxes[0].outgoing = control;
+        self
+    }
+
+    /// A further address of the same worker.
+    pub fn mailbox(mut self, mailbox: MailboxOptions) -> Self {
+        self.mailboxes.push(mailbox);
+        self
+    }
+
+    /// How much may wait for the worker.
+    pub fn capacity(mut self, capacity: Capacity) -> Self {
+        self.capacity = capacity;
+        self
+    }
+
+    /// When the worker stops while the node stops.
+    pub fn stage(mut self, stage: Stage) -> Self {
+        self.stage = stage;
+        self
+    }
+
+    /// Where the worker runs.
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
+    }
+}
+
+impl<A: Into<Address>> From<A> for WorkerOptions {
+    fn from(address: A) -> Self {
+        Self::new(address)
+    }
+}

@@ -1,0 +1,336 @@
+//! Workers in one node: sending, owning, stopping, refusing, waiting.
+
+use std::time::Duration;
+
+use portolan_runtime::services::{Echo, Hop, Uppercase};
+use portolan_runtime::{
+    AccessControl, Address, Capacity, Context, Envelope, Error, Message, Node, Payload, Processor, Refusal,
+    Result, Route, Routed, SendError, SyncWorker, Worker, WorkerOptions, route,
+};
+
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not within 5 s: {what}");
+}
+
+#[tokio::test]
+async fn a_message_travels_over_hops_and_its_answer_comes_back_over_them() {
+    let node = Node::new().unwrap();
+    node.start_sync_worker("echo", Echo).unwrap();
+    for hop in ["h1", "h2", "h3"] {
+        node.start_sync_worker(hop, Hop).unwrap();
+    }
+    let answer: Routed<String> = node
+        .send_and_receive(route!["h1", "h2", "h3", "echo"], "hello".to_owned())
+        .await
+        .unwrap();
+    assert_eq!(answer.body().unwrap(), "hello");
+    assert_eq!(*answer.return_route(), route!["h1", "h2", "h3", "echo"]);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn uppercase_answers_text_and_ignores_garbage() {
+    let node = Node::new().unwrap();
+    node.start_sync_worker("uppercase", Uppercase).unwrap();
+    let answer: Routed<String> = node
+        .send_and_receive("uppercase", "straße".to_owned())
+        .await
+        .unwrap();
+    assert_eq!(answer.into_body().unwrap(), "STRASSE");
+    let context = node.context("app").unwrap();
+    let silence = context
+        .send_and_receive_within::<_, Vec<u8>>(Duration::from_millis(100), "uppercase", vec![9, 1])
+        .await;
+    assert!(matches!(silence, Err(Error::Timeout { .. })));
+    drop(context);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_is_used_once_and_free_again_after_stopping() {
+    let node = Node::new().unwrap();
+    node.start_sync_worker("echo", Echo).unwrap();
+    assert!(matches!(
+        node.start_sync_worker("echo", Echo),
+        Err(Error::AddressInUse(_))
+    ));
+    node.stop_worker(&"echo".into()).unwrap();
+    assert!(matches!(
+        node.stop_worker(&"echo".into()),
+        Err(Error::NoWorker(_))
+    ));
+    node.start_sync_worker("echo", Echo).unwrap();
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn sending_to_nobody_is_an_error_and_not_a_silence() {
+    let node = Node::new().unwrap();
+    let mut app = node.context("app").unwrap();
+    assert!(matches!(
+        app.send("nobody", String::new()).await,
+        Err(Error::Send(SendError::NotFound(address))) if address == "nobody".into()
+    ));
+    let tcp: Address = "1#127.0.0.1:4000".parse().unwrap();
+    assert!(matches!(
+        app.send(tcp, String::new()).await,
+        Err(Error::Send(SendError::NotLocal(_)))
+    ));
+    assert!(matches!(
+        app.send(Route::new(), String::new()).await,
+        Err(Error::Send(SendError::NoRoute))
+    ));
+    drop(app);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn access_control_refuses_and_says_why() {
+    let node = Node::new().unwrap();
+    node.start_sync_worker(
+        WorkerOptions::new("shy").incoming(AccessControl::only("friend")),
+        Echo,
+    )
+    .unwrap();
+    let mut stranger = node.context("stranger").unwrap();
+    let refused = stranger.send("shy", String::new()).await;
+    assert!(matches!(
+        refused,
+        Err(Error::Send(SendError::Refused {
+            reason: Refusal::Incoming(_),
+            ..
+        }))
+    ));
+    let mut friend = node.context("friend").unwrap();
+    friend.send("shy", "hi".to_owned()).await.unwrap();
+    let answer: Routed<String> = friend.receive().await.unwrap();
+    assert_eq!(answer.body().unwrap(), "hi");
+    let mut narrow = node
+        .context(WorkerOptions::new("narrow").outgoing(AccessControl::only("friend")))
+        .unwrap();
+    let refused = narrow.send("shy", String::new()).await;
+    assert!(matches!(
+        refused,
+        Err(Error::Send(SendError::Refused {
+            reason: Refusal::Outgoing(_),
+            ..
+        }))
+    ));
+    drop((stranger, friend, narrow));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_comes_from_outside_reaches_consumers_only() {
+    let node = Node::new().unwrap();
+    node.start_sync_worker("echo", Echo).unwrap();
+    node.start_sync_worker("uppercase", Uppercase).unwrap();
+    let listener = node.new_flow(None);
+    let connection = node.new_flow(Some(&listener));
+    let mut outside = node.context("connection").unwrap();
+    outside.set_producer(0, connection.clone());
+    let refused = outside.send("echo", String::new()).await;
+    assert!(matches!(
+        refused,
+        Err(Error::Send(SendError::Refused {
+            reason: Refusal::FlowControl,
+            ..
+        }))
+    ));
+    node.add_consumer(&listener, &"echo".into());
+    outside.send("echo", String::new()).await.unwrap();
+    node.add_consumer(&connection, &"uppercase".into());
+    outside.send("uppercase", String::new()).await.unwrap();
+    node.stop_worker(&"echo".into()).unwrap();
+    assert!(
+        !connection.allows(&"echo".into()),
+        "a worker that stops is no consumer any more"
+    );
+    drop(outside);
+    node.stop().await;
+}
+
+struct Owner;
+
+impl Worker for Owner {
+    type Message = String;
+
+    async fn initialize(&mut self, ctx: &mut Context) -> Result<()> {
+        ctx.start_worker("child", Child)?;
+        Ok(())
+    }
+
+    async fn handle_message(&mut self, ctx: &mut Context, message: Routed<String>) -> Result<()> {
+        ctx.stop();
+        ctx.send(message.return_route().clone(), "stopping".to_owned())
+            .await
+    }
+}
+
+struct Child;
+
+impl Worker for Child {
+    type Message = String;
+
+    async fn initialize(&mut self, ctx: &mut Context) -> Result<()> {
+        ctx.start_sync_worker("grandchild", Echo)?;
+        Ok(())
+    }
+
+    async fn handle_message(&mut self, _: &mut Context, _: Routed<String>) -> Result<()> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn what_a_worker_owns_stops_with_it_even_in_the_middle_of_a_message() {
+    let node = Node::new().unwrap();
+    let before = node.workers().len();
+    node.start_worker("owner", Owner).unwrap();
+    eventually("the grandchild is there", || {
+        node.has_worker(&"grandchild".into())
+    })
+    .await;
+    node.send("child", "wait for ever".to_owned()).await.unwrap();
+    let answer: Routed<String> = node.send_and_receive("owner", String::new()).await.unwrap();
+    assert_eq!(answer.body().unwrap(), "stopping");
+    eventually("all are gone", || node.workers().len() == before).await;
+    assert!(node.addresses().is_empty());
+    node.stop().await;
+}
+
+struct Slow;
+
+impl SyncWorker for Slow {
+    fn handle(&mut self, ctx: &mut Context, envelope: Envelope) -> Result<()> {
+        let mut message = envelope.message;
+        message.onward.step();
+        ctx.forward(message)?;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_full_mailbox_makes_senders_wait_and_loses_nothing() {
+    let node = Node::builder().arbiters(2).build().unwrap();
+    let mut sink = node
+        .context(WorkerOptions::new("sink").capacity(Capacity {
+            messages: 4,
+            bytes: 1 << 20,
+        }))
+        .unwrap();
+    node.start_sync_worker(
+        WorkerOptions::new("slow").capacity(Capacity {
+            messages: 4,
+            bytes: 1 << 20,
+        }),
+        Slow,
+    )
+    .unwrap();
+    let sender = node.clone();
+    let sending = tokio::spawn(async move {
+        let mut app = sender.context("app").unwrap();
+        for i in 0u32..1000 {
+            app.send_message(Message::new(
+                route!["slow", "sink"],
+                "app",
+                i.to_be_bytes().as_slice(),
+            ))
+            .await
+            .unwrap();
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!sending.is_finished(), "the sender waits while nobody takes");
+    assert!(node.waiting_at(&"sink".into()) <= 4);
+    for i in 0u32..1000 {
+        let message: Routed<Vec<u8>> = sink.receive().await.unwrap();
+        assert_eq!(message.payload(), i.to_be_bytes());
+    }
+    sending.await.unwrap();
+    drop(sink);
+    node.stop().await;
+}
+
+struct Counter(u32);
+
+impl Processor for Counter {
+    async fn process(&mut self, ctx: &mut Context) -> Result<bool> {
+        self.0 += 1;
+        ctx.send("sink", self.0.to_string()).await?;
+        Ok(self.0 < 3)
+    }
+}
+
+#[tokio::test]
+async fn a_processor_runs_until_it_says_so() {
+    let node = Node::new().unwrap();
+    let mut sink = node.context("sink").unwrap();
+    node.start_processor("counter", Counter(0)).unwrap();
+    for expected in ["1", "2", "3"] {
+        let message: Routed<String> = sink.receive().await.unwrap();
+        assert_eq!(message.body().unwrap(), expected);
+    }
+    eventually("the processor is gone", || !node.has_worker(&"counter".into())).await;
+    drop(sink);
+    node.stop().await;
+}
+
+struct Panics;
+
+impl SyncWorker for Panics {
+    fn handle(&mut self, _: &mut Context, _: Envelope) -> Result<()> {
+        panic!("a worker with a bug");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_panics_takes_nobody_with_it() {
+    let node = Node::builder().arbiters(1).build().unwrap();
+    node.start_sync_worker("echo", Echo).unwrap();
+    node.start_sync_worker("bug", Panics).unwrap();
+    node.send("bug", String::new()).await.unwrap();
+    eventually("the worker is gone", || !node.has_worker(&"bug".into())).await;
+    let answer: Routed<String> = node
+        .send_and_receive("echo", "still here".to_owned())
+        .await
+        .unwrap();
+    assert_eq!(answer.body().unwrap(), "still here");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn two_nodes_live_in_one_process() {
+    let (one, two) = (Node::new().unwrap(), Node::new().unwrap());
+    one.start_sync_worker("echo", Echo).unwrap();
+    two.start_sync_worker("echo", Echo).unwrap();
+    one.stop().await;
+    let answer: Routed<Vec<u8>> = two.send_and_receive("echo", vec![1]).await.unwrap();
+    assert_eq!(answer.payload(), [1]);
+    two.stop().await;
+    assert!(matches!(two.start_sync_worker("late", Echo), Err(Error::Stopped)));
+}
+
+#[test]
+fn a_node_works_from_synchronous_code() {
+    let node = Node::new().unwrap();
+    node.start_sync_worker("echo", Echo).unwrap();
+    let handle = node.clone();
+    let length = node
+        .block_on(move || async move {
+            handle
+                .send_and_receive::<_, Payload>("echo", vec![0; 10])
+                .await
+                .map(|answer| answer.payload().len())
+        })
+        .unwrap()
+        .unwrap();
+    assert_eq!(length, 10);
+    node.stop_blocking();
+}
