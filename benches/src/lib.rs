@@ -1,1 +1,29 @@
-//! Microbenchmarks and side-by-side runs.
+//! Benchmarks: how fast each part is (`benches/benches/`, criterion), and how the whole compares with other ways through, side
+//! by side in one run (the binary `portal`).
+//!
+//! ```text
+//! cargo build --release && cargo run --release -p portolan-benches --bin portal
+//! ```
+//!
+//! A number from one machine says little about another, and one from yesterday little about today; a ratio of two
+//! numbers from the same minute says much. So `portal` measures every path with the same load, one after the other, and
+//! prints what ours is in relation to three plain copying proxies: the least that inlet, relay and outlet can cost.
+//!
+//! | module | what it has |
+//! |---|---|
+//! | [`service`] | the private service at the end of every path: sink, source, echo |
+//! | [`load`] | what is measured, and how |
+//! | [`proxy`] | the plain copying proxy |
+//! | [`paths`] | the paths that are compared, each with its processes |
+//! | [`report`] | the table, the ratios, the floor that must hold |
+//! | [`cleanup`] | processes and folders that go away however the run ends |
+
+// A benchmark speaks to the person who runs it, and one that cannot be set up has to stop.
+#![allow(clippy::print_stderr)]
+
+pub mod cleanup;
+pub mod load;
+pub mod paths;
+pub mod proxy;
+pub mod report;
+pub mod service;

@@ -1,0 +1,297 @@
+//! The paths that are compared, each with its processes.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path as FilePath, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use portolan_tests::home::{self, COMMAND_LIMIT};
+use portolan_tests::project::free_address;
+use portolan_tests::{process, wait};
+
+use crate::cleanup;
+use crate::load::Failure;
+
+/// A path that is ready to be measured.
+#[derive(Debug)]
+pub struct Path {
+    /// Where clients connect.
+    pub entry: SocketAddr,
+    /// The processes that bytes pass on their way.
+    pub processes: Vec<u32>,
+}
+
+/// A path that is there soon is there within this time.
+const READY: Duration = Duration::from_secs(15);
+
+/// Straight to the service.
+pub fn no_tunnel(service: SocketAddr) -> Path {
+    Path {
+        entry: service,
+        processes: Vec::new(),
+    }
+}
+
+/// Three plain copying proxies, one after the other, each in a process of its own: this program, started with `copy`.
+///
+/// # Errors
+/// When a proxy does not start.
+pub fn copying_proxies(service: SocketAddr) -> Result<Path, Failure> {
+    let own = std::env::current_exe()?;
+    let mut path = no_tunnel(service);
+    for _ in 0..3 {
+        let mut child = Command::new(&own)
+            .args(["copy", "--listen", "127.0.0.1:0", "--to", &path.entry.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = child.stdout.take();
+        path.processes.push(cleanup::process(child));
+        // It prints its address when it listens.
+        let mut line = String::new();
+        BufReader::new(output.ok_or_else(|| Failure("a proxy has no output".into()))?)
+            .read_line(&mut line)?;
+        path.entry = line
+            .trim()
+            .parse()
+            .map_err(|_| Failure("a proxy did not start".into()))?;
+    }
+    Ok(path)
+}
+
+/// Two stunnel processes with TLS between them.
+///
+/// # Errors
+/// When stunnel or openssl are not installed, or do not start.
+pub fn stunnel_pair(service: SocketAddr) -> Result<Path, Failure> {
+    let folder = tempfile::Builder::new()
+        .prefix("portolan-bench-stunnel-")
+        .tempdir()?
+        .keep();
+    cleanup::folder(folder.clone());
+    let (key, certificate) = (folder.join("key.pem"), folder.join("certificate.pem"));
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+        ])
+        .args(["-days", "1", "-subj", "/CN=localhost", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .map_err(|error| not_installed("openssl", error))?;
+    if !made.success() {
+        return Err(Failure("openssl did not make a certificate".into()));
+    }
+    let (outer, inner) = (free_address(), free_address());
+    let server = format!(
+        "cert = {}\nkey = {}\n[s]\naccept = {inner}\nconnect = {service}\n",
+        certificate.display(),
+        key.display()
+    );
+    let client = format!("[c]\nclient = yes\naccept = {outer}\nconnect = {inner}\n");
+    let mut processes = Vec::new();
+    for (name, sections) in [("server", server), ("client", client)] {
+        let file = folder.join(format!("{name}.conf"));
+        let nodelay = "socket = l:TCP_NODELAY=1\nsocket = r:TCP_NODELAY=1\n";
+        fs::write(
+            &file,
+            format!("foreground = yes\npid =\ndebug = err\n{nodelay}{sections}"),
+        )?;
+        let child = Command::new(stunnel_binary())
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| not_installed("stunnel", error))?;
+        processes.push(cleanup::process(child));
+    }
+    listens(inner)?;
+    listens(outer)?;
+    Ok(Path {
+        entry: outer,
+        processes,
+    })
+}
+
+/// Debian keeps it where the PATH of a normal user may not lead.
+fn stunnel_binary() -> PathBuf {
+    ["/usr/bin/stunnel", "/usr/sbin/stunnel", "/usr/local/bin/stunnel"]
+        .iter()
+        .map(PathBuf::from)
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| "stunnel".into())
+}
+
+fn not_installed(what: &str, error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::NotFound => Failure(format!("{what} is not installed")),
+        _ => error.into(),
+    }
+}
+
+fn listens(address: SocketAddr) -> Result<(), Failure> {
+    wait::until(READY, || TcpStream::connect(address).ok())
+        .map(drop)
+        .ok_or_else(|| Failure(format!("nothing listens at {address} after {READY:?}")))
+}
+
+/// A project and two members in three homes, with an outlet for the service: what both of our paths share.
+#[derive(Debug)]
+pub struct Portolan {
+    binary: PathBuf,
+    hub: PathBuf,
+    bank: PathBuf,
+    analysis: PathBuf,
+    bank_address: SocketAddr,
+}
+
+impl Portolan {
+    /// Sets it up, with the given binary.
+    ///
+    /// # Errors
+    /// When a command fails, with what it said.
+    pub fn start(binary: &FilePath, service: SocketAddr) -> Result<Self, Failure> {
+        let new_home = || -> Result<PathBuf, Failure> {
+            let folder = tempfile::Builder::new()
+                .prefix("portolan-bench-")
+                .tempdir()?
+                .keep();
+            cleanup::home(folder.clone());
+            Ok(folder)
+        };
+        let this = Self {
+            binary: binary.to_owned(),
+            hub: new_home()?,
+            bank: new_home()?,
+            analysis: new_home()?,
+            bank_address: free_address(),
+        };
+        let (hub_address, bank_address) = (free_address().to_string(), this.bank_address.to_string());
+        this.run(
+            &this.hub,
+            &[
+                "project",
+                "create",
+                "default",
+                "--tcp-listener-address",
+                &hub_address,
+            ],
+        )?;
+        let ticket = this.run(
+            &this.hub,
+            &[
+                "project",
+                "ticket",
+                "--attribute",
+                "role=service",
+                "--relay",
+                "bench",
+            ],
+        )?;
+        this.run(&this.bank, &["project", "enroll", &ticket])?;
+        this.run(
+            &this.bank,
+            &["node", "create", "bank", "--tcp-listener-address", &bank_address],
+        )?;
+        this.allow(&this.bank, "tcp-outlet", r#"(= subject.role "client")"#)?;
+        this.run(
+            &this.bank,
+            &["tcp-outlet", "create", "--to", &service.to_string()],
+        )?;
+        this.run(&this.bank, &["relay", "create", "bench"])?;
+        let ticket = this.run(&this.hub, &["project", "ticket", "--attribute", "role=client"])?;
+        this.run(&this.analysis, &["project", "enroll", &ticket])?;
+        this.run(&this.analysis, &["node", "create", "analysis"])?;
+        this.allow(&this.analysis, "tcp-inlet", r#"(= subject.role "service")"#)?;
+        Ok(this)
+    }
+
+    /// Inlet to outlet over one TCP connection between the two nodes.
+    ///
+    /// # Errors
+    /// When the inlet cannot be created.
+    pub fn without_relay(&self) -> Result<Path, Failure> {
+        let to = format!(
+            "/ip4/127.0.0.1/tcp/{}/secure/api/service/outlet",
+            self.bank_address.port()
+        );
+        let entry = self.inlet("direct", &["--to", &to])?;
+        Ok(Path {
+            entry,
+            processes: self.processes(&[&self.analysis, &self.bank]),
+        })
+    }
+
+    /// Inlet to outlet through the relay of the project node, encrypted from end to end.
+    ///
+    /// # Errors
+    /// When the inlet cannot be created.
+    pub fn through_relay(&self) -> Result<Path, Failure> {
+        let entry = self.inlet("relayed", &["--via", "bench"])?;
+        Ok(Path {
+            entry,
+            processes: self.processes(&[&self.analysis, &self.hub, &self.bank]),
+        })
+    }
+
+    fn inlet(&self, name: &str, route: &[&str]) -> Result<SocketAddr, Failure> {
+        let address = free_address();
+        let from = address.to_string();
+        let create = ["tcp-inlet", "create", name, "--from", from.as_str()];
+        self.run(&self.analysis, &[&create[..], route].concat())?;
+        // Created does not mean connected.
+        let shown = wait::until(READY, || {
+            let shown = self
+                .run(&self.analysis, &["tcp-inlet", "show", name, "--output", "json"])
+                .ok()?;
+            (serde_json::from_str::<serde_json::Value>(&shown).ok()?["status"] == "Up").then_some(())
+        });
+        shown.ok_or_else(|| Failure(format!("the inlet {name} was not up after {READY:?}")))?;
+        Ok(address)
+    }
+
+    fn processes(&self, homes: &[&PathBuf]) -> Vec<u32> {
+        homes.iter().flat_map(|home| process::of_home(home)).collect()
+    }
+
+    fn allow(&self, home: &FilePath, resource_type: &str, expression: &str) -> Result<(), Failure> {
+        self.run(
+            home,
+            &[
+                "policy",
+                "create",
+                "--resource-type",
+                resource_type,
+                "--allow",
+                expression,
+            ],
+        )
+        .map(drop)
+    }
+
+    fn run(&self, home: &FilePath, arguments: &[&str]) -> Result<String, Failure> {
+        let mut command = Command::new(&self.binary);
+        command
+            .args(arguments)
+            .env("PORTOLAN_HOME", home)
+            .stdin(Stdio::null());
+        let outcome = home::run(command, COMMAND_LIMIT);
+        if outcome.succeeded() {
+            Ok(outcome.stdout)
+        } else {
+            Err(Failure(outcome.to_string()))
+        }
+    }
+}
