@@ -219,7 +219,7 @@ impl Context {
         match tokio::time::timeout(timeout, exchange).await {
             Ok(answer) => answer,
             Err(_) => Err(Error::Timeout {
-                route: route.clone(),
+                route: Box::new(route.clone()),
                 after: timeout,
             }),
         }

@@ -18,18 +18,23 @@ pub enum SendError {
     #[error("{0} is not an address inside this node; connect to it first and route through the connection")]
     NotLocal(Address),
     /// A rule forbids it.
-    #[error("sending from {source_address} to {destination} was refused: {reason}")]
-    Refused {
-        /// Who wanted to send.
-        source_address: Address,
-        /// To whom.
-        destination: Address,
-        /// Which rule.
-        reason: Refusal,
-    },
+    #[error(transparent)]
+    Refused(Box<RefusedDelivery>),
     /// One handler produced more messages than its outbox holds while a destination was busy.
     #[error("{0} does not take messages fast enough, and the sender's outbox is full")]
     Overloaded(Address),
+}
+
+/// A delivery that a rule forbids.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("sending from {from} to {to} was refused: {reason}")]
+pub struct RefusedDelivery {
+    /// Who wanted to send.
+    pub from: Address,
+    /// To whom.
+    pub to: Address,
+    /// Which rule said no.
+    pub reason: Refusal,
 }
 
 /// Which rule refused a message.
@@ -64,7 +69,7 @@ pub enum Error {
     #[error("no answer from {route} within {after:?}")]
     Timeout {
         /// Who was asked.
-        route: Route,
+        route: Box<Route>,
         /// How long we waited.
         after: Duration,
     },

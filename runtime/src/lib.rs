@@ -78,7 +78,7 @@ pub use address::{Address, MAX_ADDRESS_LENGTH};
 pub use body::{Body, Cbor, DecodeError};
 pub use cell::Stage;
 pub use context::Context;
-pub use error::{Denial, Error, Refusal, Result, SendError};
+pub use error::{Denial, Error, Refusal, RefusedDelivery, Result, SendError};
 pub use flow::{Flow, FlowId};
 pub use mailbox::Capacity;
 pub use message::{Envelope, LocalInfo, Message, Peer, PeerIdentifier, Routed};

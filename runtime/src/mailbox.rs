@@ -62,6 +62,10 @@ impl Mailbox {
         }
     }
 
+    #[expect(
+        clippy::result_large_err,
+        reason = "a message that does not fit goes back to its sender whole"
+    )]
     pub(crate) fn try_push(&self, envelope: Envelope) -> Result<(), PushError> {
         let size = envelope.message.payload.len();
         let waker = {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::access::{AccessControl, Delivery, Direction};
 use crate::cell::Cell;
-use crate::error::{Refusal, SendError};
+use crate::error::{Refusal, RefusedDelivery, SendError};
 use crate::flow::Flow;
 use crate::mailbox::Mailbox;
 use crate::message::{Message, Peer};
@@ -74,26 +74,19 @@ impl Refusals {
     }
 
     fn count(&self, error: &SendError) {
-        let counter = match error {
-            SendError::Refused {
-                reason: Refusal::FlowControl,
-                ..
-            } => &self.flow_control,
-            SendError::Refused {
-                reason: Refusal::Incoming(_),
-                ..
-            } => &self.incoming,
-            SendError::Refused {
-                reason: Refusal::Outgoing(_),
-                ..
-            } => &self.outgoing,
-            _ => &self.not_found,
+        let SendError::Refused(refused) = error else {
+            self.not_found.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!("{error}");
+            return;
+        };
+        let counter = match refused.reason {
+            Refusal::FlowControl => &self.flow_control,
+            Refusal::Incoming(_) => &self.incoming,
+            Refusal::Outgoing(_) => &self.outgoing,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        if matches!(error, SendError::Refused { .. }) && self.may_log() {
-            tracing::warn!("{error}");
-        } else {
-            tracing::debug!("{error}");
+        if self.may_log() {
+            tracing::warn!("{refused}");
         }
     }
 }
@@ -178,10 +171,9 @@ impl Router {
 
     fn decide(&self, sender: &Record, message: &Message) -> Result<Arc<Record>, SendError> {
         let destination = message.onward.next().ok_or(SendError::NoRoute)?;
-        let refused = |reason| SendError::Refused {
-            source_address: sender.address.clone(),
-            destination: destination.clone(),
-            reason,
+        let refused = |reason| {
+            let (from, to) = (sender.address.clone(), destination.clone());
+            SendError::Refused(Box::new(RefusedDelivery { from, to, reason }))
         };
         if let Some(flow) = sender.producer.get()
             && !flow.allows(destination)

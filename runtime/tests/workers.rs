@@ -18,6 +18,13 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     panic!("not within 5 s: {what}");
 }
 
+fn refusal(result: Result<()>) -> Refusal {
+    match result {
+        Err(Error::Send(SendError::Refused(refused))) => refused.reason,
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn a_message_travels_over_hops_and_its_answer_comes_back_over_them() {
     let node = Node::new().unwrap();
