@@ -67,7 +67,9 @@ impl ErrorCode {
 
     /// The code whose [`exit_code`](Self::exit_code) is `code`, if there is one.
     pub fn from_exit_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|candidate| candidate.exit_code() == code)
+        Self::ALL
+            .into_iter()
+            .find(|candidate| candidate.exit_code() == code)
     }
 
     /// The HTTP status with which the control API reports this error.
@@ -139,7 +141,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `code` with a message and no advice.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None }
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// The same error with advice.
@@ -201,7 +207,10 @@ mod tests {
         numbers.dedup();
         assert_eq!(numbers.len(), ErrorCode::ALL.len());
         for code in ErrorCode::ALL {
-            assert_eq!(serde_json::to_string(&code).unwrap(), format!("{:?}", code.as_str()));
+            assert_eq!(
+                serde_json::to_string(&code).unwrap(),
+                format!("{:?}", code.as_str())
+            );
             assert_eq!(ErrorCode::from_exit_code(code.exit_code()), Some(code));
         }
     }

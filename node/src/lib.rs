@@ -1,1 +1,25 @@
-//! A Portolan node: the library that assembles it and the command line.
+//! A Portolan node: the library that assembles it, its state on disk, its control interface, and the command line.
+//!
+//! A **node** is a process full of small addressed actors (see `portolan-runtime`). This crate decides which of them
+//! run: it reads what a node should be from the **home** folder, starts transports, the secure channel listener, relays,
+//! policies and portals, and answers the owner's commands over a Unix socket. What the owner configures is written down,
+//! so that a node that was killed comes back as it was.
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`error`] | one sentence, one code, one advice: what leaves this crate when something fails |
+//! | [`host_port`] | `host:port` as people write it |
+//! | [`multiaddr`] | routes as people write them: `/project/default/service/forward_to_db/secure/api` |
+//! | [`state`] | the home folder: identities, projects, defaults, and a folder for each node |
+//! | [`control`] | how the command line speaks to a running node |
+//! | [`engine`] | the running node, and the short conversations with an authority that need none |
+//! | `cli` | the commands, their arguments and what they print |
+
+pub mod control;
+pub mod engine;
+pub mod error;
+pub mod host_port;
+pub mod multiaddr;
+pub mod state;
+
+pub use error::{Error, ErrorCode, Result};

@@ -125,13 +125,21 @@ pub struct ErrorBody {
 
 impl From<Error> for ErrorBody {
     fn from(error: Error) -> Self {
-        Self { code: error.code, message: error.message, hint: error.hint }
+        Self {
+            code: error.code,
+            message: error.message,
+            hint: error.hint,
+        }
     }
 }
 
 impl From<ErrorBody> for Error {
     fn from(body: ErrorBody) -> Self {
-        Self { code: body.code, message: body.message, hint: body.hint }
+        Self {
+            code: body.code,
+            message: body.message,
+            hint: body.hint,
+        }
     }
 }
 
@@ -599,7 +607,10 @@ mod tests {
     #[test]
     fn a_name_in_a_path_is_percent_encoded() {
         assert_eq!(item(path::RELAYS, "a b/c*"), "/v1/relays/a%20b%2Fc%2A");
-        assert_eq!(item(path::TCP_CONNECTIONS, "127.0.0.1:80"), "/v1/tcp-connections/127.0.0.1:80");
+        assert_eq!(
+            item(path::TCP_CONNECTIONS, "127.0.0.1:80"),
+            "/v1/tcp-connections/127.0.0.1:80"
+        );
         let target = PolicyTarget::Type("tcp-outlet".into());
         assert_eq!(policy_item(&target), "/v1/policies/type/tcp-outlet");
     }

@@ -1,0 +1,271 @@
+//! The home folder: where it is, what is in it, nodes by name.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::database::{StateError, create_private_folder};
+use super::names::{check_node_name, closest, random_name};
+use super::node::NodeFolder;
+use super::records::{HomeDatabase, IdentityRecord};
+use super::spec::Project;
+use crate::error::{Error, Result};
+
+/// The home folder. Cheap to clone; holds nothing open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    path: PathBuf,
+}
+
+impl Home {
+    /// The home of this process: `PORTOLAN_HOME`, or `.portolan` in `HOME`, which is needed only then. The folder is
+    /// created if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// When neither variable is set, or the folder cannot be created.
+    pub fn open() -> Result<Self> {
+        Self::at(Self::locate(
+            std::env::var_os("PORTOLAN_HOME"),
+            std::env::var_os("HOME"),
+        )?)
+    }
+
+    fn locate(portolan_home: Option<OsString>, home: Option<OsString>) -> Result<PathBuf> {
+        let not_empty = |value: &OsString| !value.is_empty();
+        if let Some(path) = portolan_home.filter(not_empty) {
+            return Ok(PathBuf::from(path));
+        }
+        match home.filter(not_empty) {
+            Some(home) => Ok(Path::new(&home).join(".portolan")),
+            None => Err(Error::state(
+                "the folder for the state is unknown: neither PORTOLAN_HOME nor HOME is set",
+            )
+            .hint("set PORTOLAN_HOME to a folder that this user can write")),
+        }
+    }
+
+    /// The home at this path, created if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be created or is not a folder.
+    pub fn at(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = std::path::absolute(path.into())
+            .map_err(|error| Error::state(format!("the home folder has no absolute path: {error}")))?;
+        if path.exists() && !path.is_dir() {
+            return Err(Error::state(format!("{} is not a folder", path.display()))
+                .hint("set PORTOLAN_HOME to a folder"));
+        }
+        create_private_folder(&path)?;
+        Ok(Self { path })
+    }
+
+    /// Where it is: an absolute path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Open the home's database, for one or a few short transactions. Do not keep it.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`] says why: full, read-only, damaged, newer.
+    pub fn database(&self) -> Result<HomeDatabase> {
+        Ok(HomeDatabase::open(&self.path.join("home.sqlite3"))?)
+    }
+
+    /// The folder of a node, which may not exist.
+    ///
+    /// # Errors
+    ///
+    /// When `name` is not a node name.
+    pub fn node_folder(&self, name: &str) -> Result<NodeFolder> {
+        check_node_name(name)?;
+        Ok(NodeFolder::new(self.clone(), name))
+    }
+
+    /// The folder of an existing node.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](crate::ErrorCode::NotFound) with the name that was probably meant.
+    pub fn node(&self, name: &str) -> Result<NodeFolder> {
+        let folder = self.node_folder(name)?;
+        if folder.exists() {
+            return Ok(folder);
+        }
+        let error = Error::not_found(format!("there is no node named `{name}`"));
+        let names = self.node_names()?;
+        Err(match closest(name, names.iter().map(String::as_str)) {
+            Some(meant) => error.hint(format!("did you mean `{meant}`?")),
+            None => error.hint("`portolan node list` shows the nodes of this home"),
+        })
+    }
+
+    /// The names of all nodes, sorted.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read.
+    pub fn node_names(&self) -> Result<Vec<String>> {
+        let folder = self.path.join("nodes");
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(StateError::io(&folder, error).into()),
+        };
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| check_node_name(name).is_ok() && NodeFolder::new(self.clone(), name).exists())
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// A name for a new node that no node has.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read, or all names are taken.
+    pub fn free_node_name(&self) -> Result<String> {
+        let names = self.node_names()?;
+        random_name(|name| names.iter().any(|taken| taken == name))
+    }
+
+    /// The default node's name, if there is one and it still exists.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub fn default_node(&self) -> Result<Option<String>> {
+        let name = self.database()?.setting("default-node")?;
+        Ok(name.filter(|name| self.node_folder(name).is_ok_and(|folder| folder.exists())))
+    }
+
+    /// Make `name` the default node.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written.
+    pub fn set_default_node(&self, name: &str) -> Result<()> {
+        self.database()?.set_setting("default-node", name)
+    }
+
+    /// A project by local name.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](crate::ErrorCode::NotFound) with the name that was probably meant.
+    pub fn project(&self, name: &str) -> Result<Project> {
+        self.database()?.project(name)
+    }
+
+    /// The default project, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub fn default_project(&self) -> Result<Option<Project>> {
+        self.database()?.default_project()
+    }
+
+    /// An identity by local name.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](crate::ErrorCode::NotFound) with the name that was probably meant.
+    pub fn identity(&self, name: &str) -> Result<IdentityRecord> {
+        self.database()?.identity(name)
+    }
+
+    /// Remove everything that belongs to Portolan, and only that: nodes, database, side files. What an installer put
+    /// there (`bin`, `env`), and what others did, stays. No node may run.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`], when something cannot be removed. It can be repeated.
+    pub fn reset(&self) -> Result<()> {
+        let nodes = self.path.join("nodes");
+        match std::fs::remove_dir_all(&nodes) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StateError::io(&nodes, error).into());
+            }
+            _ => {}
+        }
+        for name in [
+            "home.sqlite3-wal",
+            "home.sqlite3-shm",
+            "home.sqlite3-journal",
+            "home.sqlite3",
+        ] {
+            let path = self.path.join(name);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(StateError::io(&path, error).into());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn home_is_needed_only_without_portolan_home() {
+        assert_eq!(Home::locate(Some("/x".into()), None).unwrap(), Path::new("/x"));
+        assert_eq!(
+            Home::locate(None, Some("/h".into())).unwrap(),
+            Path::new("/h/.portolan")
+        );
+        assert_eq!(
+            Home::locate(Some("".into()), Some("/h".into())).unwrap(),
+            Path::new("/h/.portolan")
+        );
+        assert!(
+            Home::locate(None, None)
+                .unwrap_err()
+                .message
+                .contains("PORTOLAN_HOME")
+        );
+    }
+
+    #[test]
+    fn a_home_is_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("a/b")).unwrap();
+        let mode = home.path().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn reset_leaves_what_is_not_ours_and_can_be_repeated() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path()).unwrap();
+        home.database().unwrap().set_setting("a", "b").unwrap();
+        std::fs::create_dir_all(folder.path().join("nodes/n1")).unwrap();
+        std::fs::create_dir(folder.path().join("bin")).unwrap();
+        std::fs::write(folder.path().join("env"), "x").unwrap();
+        home.reset().unwrap();
+        home.reset().unwrap();
+        let mut left: Vec<_> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["bin", "env"]);
+    }
+
+    #[test]
+    fn an_unknown_node_is_answered_with_the_name_that_was_meant() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path()).unwrap();
+        let error = home.node("blue").unwrap_err();
+        assert_eq!(error.code, crate::ErrorCode::NotFound);
+    }
+}
