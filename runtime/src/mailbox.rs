@@ -31,6 +31,10 @@ impl Default for Capacity {
     }
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "boxing it would cost an allocation for each message that waits"
+)]
 pub(crate) enum PushError {
     Full(Envelope),
     Closed,
