@@ -2,3 +2,4 @@
 pub mod aead;
 pub mod handshake;
 pub mod record;
+pub mod wire;
