@@ -1,7 +1,7 @@
 //! How the command line speaks to a running node: HTTP and JSON over a Unix socket in the node's folder.
 //!
 //! - [`api`]: the documented interface: paths, requests, responses, errors. No behaviour.
-//! - `client`: the caller's half, used by the command line.
+//! - [`client`]: the caller's half, used by the command line.
 //! - [`socket`]: the socket itself.
 //! - `server`: the node's half.
 //!
@@ -9,4 +9,5 @@
 //! root). There is no control interface on any TCP port.
 
 pub mod api;
+pub mod client;
 pub mod socket;

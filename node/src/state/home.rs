@@ -1,8 +1,13 @@
 //! The home folder: where it is, what is in it, nodes by name.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use portolan_identity::sealed::Sealer;
 
 use super::database::{StateError, create_private_folder};
 use super::names::{check_node_name, closest, random_name};
@@ -12,10 +17,26 @@ use super::spec::Project;
 use crate::error::{Error, Result};
 
 /// The home folder. Cheap to clone; holds nothing open.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Home {
     path: PathBuf,
+    /// What opens sealed keys, once a key was needed: deriving it from a passphrase is slow on purpose. Shared by clones.
+    sealer: Arc<Mutex<Option<Option<Arc<Sealer>>>>>,
 }
+
+impl fmt::Debug for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Home({})", self.path.display())
+    }
+}
+
+impl PartialEq for Home {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Eq for Home {}
 
 impl Home {
     /// The home of this process: `PORTOLAN_HOME`, or `.portolan` in `HOME`, which is needed only then. The folder is
@@ -58,7 +79,24 @@ impl Home {
                 .hint("set PORTOLAN_HOME to a folder"));
         }
         create_private_folder(&path)?;
-        Ok(Self { path })
+        Ok(Self {
+            path,
+            sealer: Arc::default(),
+        })
+    }
+
+    /// What opens sealed keys; `find` is asked the first time.
+    pub(super) fn sealer(
+        &self,
+        find: impl FnOnce() -> Result<Option<Arc<Sealer>>>,
+    ) -> Result<Option<Arc<Sealer>>> {
+        let mut known = self.sealer.lock();
+        if let Some(sealer) = &*known {
+            return Ok(sealer.clone());
+        }
+        let sealer = find()?;
+        *known = Some(sealer.clone());
+        Ok(sealer)
     }
 
     /// Where it is: an absolute path.

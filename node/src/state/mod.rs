@@ -33,6 +33,7 @@ mod names;
 mod node;
 mod records;
 mod spec;
+mod vaults;
 
 pub use database::StateError;
 pub use home::Home;
@@ -40,3 +41,4 @@ pub use names::{check_alias, check_node_name, check_plain_name, check_project_na
 pub use node::{NodeDatabase, NodeFolder, OpenNode};
 pub use records::{CredentialRecord, HomeDatabase, IdentityRecord, VaultRecord};
 pub use spec::{InletSpec, NodeRole, NodeSpec, OutletSpec, PolicySpec, Project, ProjectNodeSpec, RelaySpec};
+pub use vaults::{OwnIdentity, now};

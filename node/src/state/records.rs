@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use zeroize::Zeroizing;
+
 use super::database::{self, StateError};
 use super::names::{check_plain_name, check_project_name, closest};
 use super::spec::Project;
@@ -24,8 +26,15 @@ const MIGRATIONS: &[&str] = &["
         vault TEXT NOT NULL REFERENCES vault (name),
         handle BLOB NOT NULL,
         kind TEXT NOT NULL,
+        sealed INTEGER NOT NULL,
         value BLOB NOT NULL,
         PRIMARY KEY (vault, handle)
+    ) STRICT;
+    CREATE TABLE purpose_key (
+        identifier TEXT NOT NULL,
+        purpose TEXT NOT NULL,
+        attestation BLOB NOT NULL,
+        PRIMARY KEY (identifier, purpose)
     ) STRICT;
     CREATE TABLE identity (
         name TEXT PRIMARY KEY,
@@ -96,6 +105,18 @@ pub struct CredentialRecord {
     pub attributes: BTreeMap<String, String>,
     /// The credential with its purpose key, encoded.
     pub credential: Vec<u8>,
+}
+
+/// A secret key as it is stored.
+pub(super) struct StoredSecret {
+    /// The handle's bytes.
+    pub(super) handle: Vec<u8>,
+    /// The kind's text.
+    pub(super) kind: String,
+    /// Whether `value` is sealed.
+    pub(super) sealed: bool,
+    /// The key, or what the sealer made of it.
+    pub(super) value: Zeroizing<Vec<u8>>,
 }
 
 /// The home's database, open. For one or a few short transactions; do not keep it.
@@ -255,31 +276,124 @@ impl HomeDatabase {
 
     // ------------------------------------------------------------------------------------------------------- secrets
 
-    /// Write a secret, replacing an older one under the same handle. `value` is stored as given: seal it before.
-    pub fn put_secret(&mut self, vault: &str, handle: &[u8], kind: &str, value: &[u8]) -> Result<()> {
+    /// Write a secret, replacing an older one under the same handle. It is stored as given: seal it before.
+    pub(super) fn put_secret(&mut self, vault: &str, secret: &StoredSecret) -> Result<()> {
         self.write(|transaction| {
             transaction.execute(
-                "INSERT OR REPLACE INTO secret (vault, handle, kind, value) VALUES (?1, ?2, ?3, ?4)",
-                params![vault, handle, kind, value],
+                "INSERT OR REPLACE INTO secret (vault, handle, kind, sealed, value) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![vault, secret.handle, secret.kind, secret.sealed, secret.value.as_slice()],
             )?;
             Ok(())
         })
     }
 
-    /// A secret: its kind and its stored value.
-    pub fn secret(&self, vault: &str, handle: &[u8]) -> Result<Option<(String, Vec<u8>)>> {
+    /// A secret as stored.
+    pub(super) fn secret(&self, vault: &str, handle: &[u8]) -> Result<Option<StoredSecret>> {
         self.connection
             .query_row(
-                "SELECT kind, value FROM secret WHERE vault = ?1 AND handle = ?2",
+                "SELECT handle, kind, sealed, value FROM secret WHERE vault = ?1 AND handle = ?2",
                 params![vault, handle],
-                |row| Ok((row.get(0)?, row.get(1)?)),
+                |row| {
+                    Ok(StoredSecret {
+                        handle: row.get(0)?,
+                        kind: row.get(1)?,
+                        sealed: row.get(2)?,
+                        value: Zeroizing::new(row.get(3)?),
+                    })
+                },
             )
             .optional()
             .map_err(self.fail())
     }
 
+    /// Store `slot` under `key` and replace every plain secret by what `seal` makes of it, unless there is a slot already;
+    /// whether it was stored. The plain bytes are overwritten on the disk.
+    pub(super) fn seal_all(
+        &mut self,
+        key: &str,
+        slot: &str,
+        seal: impl Fn(&StoredSecret) -> Result<Vec<u8>>,
+    ) -> Result<bool> {
+        // Freed pages keep what was in them, unless SQLite is told to overwrite them.
+        self.connection
+            .execute_batch("PRAGMA secure_delete = ON")
+            .map_err(self.fail())?;
+        let path = self.path.clone();
+        let fail = |source| Error::from(StateError::sqlite(&path, source));
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(fail)?;
+        if get_setting(&transaction, key).map_err(fail)?.is_some() {
+            return Ok(false);
+        }
+        let plain: Vec<(String, StoredSecret)> = {
+            let mut statement = transaction
+                .prepare("SELECT vault, handle, kind, value FROM secret WHERE sealed = 0")
+                .map_err(fail)?;
+            let rows = statement
+                .query_map([], |row| {
+                    let (handle, kind, value) = (row.get(1)?, row.get(2)?, Zeroizing::new(row.get(3)?));
+                    Ok((
+                        row.get(0)?,
+                        StoredSecret {
+                            handle,
+                            kind,
+                            sealed: false,
+                            value,
+                        },
+                    ))
+                })
+                .map_err(fail)?;
+            rows.collect::<rusqlite::Result<_>>().map_err(fail)?
+        };
+        for (vault, secret) in &plain {
+            transaction
+                .execute(
+                    "UPDATE secret SET sealed = 1, value = ?3 WHERE vault = ?1 AND handle = ?2",
+                    params![vault, secret.handle, seal(secret)?],
+                )
+                .map_err(fail)?;
+        }
+        put_setting(&transaction, key, slot).map_err(fail)?;
+        transaction.commit().map_err(fail)?;
+        // The write-ahead log still has the plain pages: bring it into the database and cut it off.
+        self.connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .map_err(self.fail())?;
+        Ok(true)
+    }
+
+    /// The current attestation of an identity's key for a purpose, encoded.
+    pub(super) fn attestation(&self, identifier: &str, purpose: &str) -> Result<Option<Vec<u8>>> {
+        self.connection
+            .query_row(
+                "SELECT attestation FROM purpose_key WHERE identifier = ?1 AND purpose = ?2",
+                [identifier, purpose],
+                |row| row.get(0),
+            )
+            .optional()
+            .map_err(self.fail())
+    }
+
+    /// Replace the current attestation of an identity's key for a purpose.
+    pub(super) fn put_attestation(
+        &mut self,
+        identifier: &str,
+        purpose: &str,
+        attestation: &[u8],
+    ) -> Result<()> {
+        self.write(|transaction| {
+            transaction.execute(
+                "INSERT OR REPLACE INTO purpose_key (identifier, purpose, attestation) VALUES (?1, ?2, ?3)",
+                params![identifier, purpose, attestation],
+            )?;
+            Ok(())
+        })
+    }
+
     /// Forget a secret; whether there was one.
-    pub fn delete_secret(&mut self, vault: &str, handle: &[u8]) -> Result<bool> {
+    pub(super) fn delete_secret(&mut self, vault: &str, handle: &[u8]) -> Result<bool> {
         self.write(|transaction| {
             Ok(transaction.execute(
                 "DELETE FROM secret WHERE vault = ?1 AND handle = ?2",
@@ -736,16 +850,21 @@ mod tests {
         let (_folder, mut database) = database();
         database.default_vault(1).unwrap();
         database.create_identity(&identity("a", "Ia"), 1).unwrap();
-        database
-            .put_secret("default", b"h", "ed25519", b"sealed")
-            .unwrap();
+        let value = Zeroizing::new(vec![1; 32]);
+        let secret = StoredSecret {
+            handle: b"h".to_vec(),
+            kind: "x".into(),
+            sealed: false,
+            value,
+        };
+        database.put_secret("default", &secret).unwrap();
         assert_eq!(
             database.delete_vault("default").unwrap_err().code,
             ErrorCode::AlreadyExists
         );
         database.delete_identity("a").unwrap();
         database.delete_vault("default").unwrap();
-        assert_eq!(database.secret("default", b"h").unwrap(), None);
+        assert!(database.secret("default", b"h").unwrap().is_none());
         assert!(database.vaults().unwrap().is_empty());
     }
 
