@@ -1,0 +1,370 @@
+//! The two workers of a connection.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use portolan_runtime::{
+    AccessControl, Address, Capacity, Context, Flow, MailboxOptions, Message, Node, Payload, Placement,
+    Stage, WorkerOptions, wire,
+};
+use smallvec::SmallVec;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::buffer::ReceiveBuffer;
+use crate::frame::{self, FrameError, HEADER, MAX_FRAME, Progress, VERSION};
+use crate::options::TcpOptions;
+
+/// Messages and bytes that may wait to be written.
+const WRITE_QUEUE: Capacity = Capacity {
+    messages: 256,
+    bytes: 2 * 1024 * 1024,
+};
+/// Frames and bytes gathered into one write.
+const GATHERED_FRAMES: usize = 64;
+const GATHERED_BYTES: usize = 1024 * 1024;
+/// After the peer has ended its direction, answers that are on their way may still be written: until nothing came for
+/// this long.
+const LINGER_IDLE: Duration = Duration::from_millis(200);
+/// And at most this long.
+const LINGER: Duration = Duration::from_secs(5);
+/// Silence after which an empty receive buffer is given back.
+const BUFFER_IDLE: Duration = Duration::from_millis(500);
+
+/// What both workers and whoever lists connections share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) sender: Address,
+    pub(crate) receiver: Address,
+    pub(crate) flow: Arc<Flow>,
+    pub(crate) bytes_in: AtomicU64,
+    pub(crate) bytes_out: AtomicU64,
+    /// Told by the receiver when nothing more will come.
+    peer_done: Notify,
+}
+
+/// Why a receiver ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("the peer closed the connection")]
+    Closed,
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("{0}")]
+    Decode(#[from] portolan_runtime::DecodeError),
+    #[error("the peer took longer than {0:?} for {1}")]
+    Timeout(Duration, &'static str),
+}
+
+impl Shared {
+    pub(crate) fn new(node: &Node, spawner: Option<&Arc<Flow>>) -> Arc<Self> {
+        Arc::new(Self {
+            sender: Address::random(),
+            receiver: Address::random(),
+            flow: node.new_flow(spawner),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            peer_done: Notify::new(),
+        })
+    }
+
+    /// Starts the workers of a connection. `done` is dropped when the connection is over.
+    pub(crate) fn start<D: Send + 'static>(
+        self: &Arc<Self>,
+        node: &Node,
+        stream: std::net::TcpStream,
+        options: Arc<TcpOptions>,
+        placement: Placement,
+        done: D,
+    ) -> portolan_runtime::Result<()> {
+        let shared = Arc::clone(self);
+        let sender = MailboxOptions::new(&self.sender)
+            .incoming(AccessControl::AllowAll)
+            .terminal()
+            .flow_alias(Arc::clone(&self.flow));
+        node.start_task(
+            WorkerOptions::with_mailbox(sender)
+                .capacity(WRITE_QUEUE)
+                .stage(Stage::Transport)
+                .placement(placement),
+            move |ctx| async move {
+                let _done = done;
+                if let Err(error) = shared.run(ctx, stream, options).await {
+                    tracing::debug!(sender = %shared.sender, "a TCP connection ends: {error}");
+                }
+            },
+        )?;
+        Ok(())
+    }
+
+    async fn run(
+        self: &Arc<Self>,
+        ctx: Context,
+        stream: std::net::TcpStream,
+        options: Arc<TcpOptions>,
+    ) -> io::Result<()> {
+        let (reading, writing) = TcpStream::from_std(stream)?.into_split();
+        let receiver = MailboxOptions::new(&self.receiver)
+            .outgoing(AccessControl::AllowAll)
+            .producer(Arc::clone(&self.flow));
+        let (shared, limits) = (Arc::clone(self), Arc::clone(&options));
+        ctx.start_task(
+            WorkerOptions::with_mailbox(receiver).stage(Stage::Transport),
+            move |mut ctx| async move {
+                let stopping = ctx.stopping();
+                let end = tokio::select! {
+                    biased;
+                    () = stopping => return,
+                    end = shared.receive(&mut ctx, reading, &limits) => end,
+                };
+                if let Err(error) = end {
+                    tracing::debug!(sender = %shared.sender, "a TCP receiver ends: {error}");
+                }
+                shared.peer_done.notify_one();
+            },
+        )
+        .map_err(io::Error::other)?;
+        self.send(ctx, writing, &options).await
+    }
+
+    async fn receive(
+        &self,
+        ctx: &mut Context,
+        reading: OwnedReadHalf,
+        options: &TcpOptions,
+    ) -> Result<(), End> {
+        let mut buffer = ReceiveBuffer::new();
+        let mut version_seen = false;
+        let mut waited = Duration::ZERO;
+        loop {
+            let mut begun = None;
+            loop {
+                if !version_seen {
+                    match buffer.received().first() {
+                        None => break,
+                        Some(&VERSION) => {
+                            buffer.take(1);
+                            version_seen = true;
+                        }
+                        Some(&other) => return Err(FrameError::Version(other).into()),
+                    }
+                }
+                let limit = if self.flow.is_authenticated() {
+                    options.frame_limit
+                } else {
+                    options.stranger_frame_limit
+                };
+                match frame::check(buffer.received(), limit)? {
+                    Progress::Complete(total) => {
+                        waited = Duration::ZERO;
+                        let bytes = buffer.take(total);
+                        self.deliver(ctx, bytes)?;
+                        if ctx.has_unsent() {
+                            ctx.flush().await;
+                        }
+                    }
+                    Progress::Partial(total) => {
+                        begun = Some(total);
+                        break;
+                    }
+                    Progress::Header => break,
+                }
+            }
+            let allowed = if !version_seen || !buffer.received().is_empty() {
+                options.frame_timeout + Duration::from_secs(begun.unwrap_or(0) as u64 / (64 * 1024))
+            } else if self.flow.is_authenticated() {
+                Duration::MAX
+            } else {
+                options.stranger_idle_timeout
+            };
+            let count = read(&reading, &mut buffer, begun, allowed, &mut waited).await?;
+            if count == 0 {
+                return Err(End::Closed);
+            }
+            self.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+            buffer.note_read(count);
+        }
+    }
+
+    /// Hands one message on. Only what is malformed is an error; that nobody takes it is not the peer's business.
+    fn deliver(&self, ctx: &mut Context, bytes: bytes::BytesMut) -> Result<(), End> {
+        let decoded = wire::decode(&bytes[HEADER..])?;
+        if decoded.onward.is_empty() {
+            return Ok(()); // A heartbeat (spec 01 §6.4).
+        }
+        let mut payload = Payload::from_buffer(bytes);
+        payload.strip_front(HEADER + decoded.payload.start);
+        payload.truncate(decoded.payload.len());
+        let mut message = Message {
+            onward: decoded.onward,
+            back: decoded.back,
+            payload,
+            local: Default::default(),
+        };
+        message.back.prepend(self.sender.clone());
+        // The router has counted and logged what it refused.
+        let _ = ctx.forward(message);
+        Ok(())
+    }
+
+    async fn send(
+        &self,
+        mut ctx: Context,
+        mut writing: OwnedWriteHalf,
+        options: &TcpOptions,
+    ) -> io::Result<()> {
+        write_all(&mut writing, &[VERSION], options.write_timeout).await?;
+        let mut head = Vec::with_capacity(256);
+        let mut frames: Vec<Payload> = Vec::new();
+        let mut peer_done: Option<Instant> = None;
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = ctx.next_even_when_stopping() => next,
+                () = self.peer_done.notified(), if peer_done.is_none() => {
+                    peer_done = Some(Instant::now());
+                    continue;
+                }
+                () = tokio::time::sleep(LINGER_IDLE), if peer_done.is_some() => None,
+            };
+            let Some(envelope) = next else {
+                break;
+            };
+            let mut bytes = 0;
+            let mut envelope = Some(envelope);
+            while let Some(next) = envelope {
+                if let Some(frame) = encode(next.message, &mut head) {
+                    bytes += frame.len();
+                    frames.push(frame);
+                }
+                envelope = if frames.len() < GATHERED_FRAMES && bytes < GATHERED_BYTES {
+                    ctx.try_next()
+                } else {
+                    None
+                };
+            }
+            write_frames(&mut writing, &mut frames, options.write_timeout).await?;
+            self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+            if frames.capacity() > GATHERED_FRAMES {
+                frames = Vec::new();
+            }
+            if peer_done.is_some_and(|since| since.elapsed() > LINGER) {
+                break;
+            }
+        }
+        timeout(LINGER, writing.shutdown()).await.unwrap_or(Ok(()))
+    }
+}
+
+/// Turns a message into a frame, around its payload. `None` if it is too long for the protocol: then this message
+/// alone is lost, not the connection, since its origin may be somebody else than those who use the connection.
+fn encode(mut message: Message, head: &mut Vec<u8>) -> Option<Payload> {
+    message.onward.step();
+    head.clear();
+    head.extend_from_slice(&[0; HEADER]);
+    wire::put_message_head(
+        head,
+        message.onward.as_slice(),
+        message.back.as_slice(),
+        message.payload.len(),
+    );
+    let length = head.len() - HEADER + message.payload.len();
+    if length > MAX_FRAME {
+        tracing::warn!("a message of {length} bytes is too long for TCP (limit {MAX_FRAME}) and is dropped");
+        return None;
+    }
+    head[..HEADER].copy_from_slice(&(length as u32).to_be_bytes());
+    message.payload.prepend(head);
+    Some(std::mem::take(&mut message.payload))
+}
+
+/// One read. `waited` sums up the time that the peer has kept us waiting since its last complete frame.
+async fn read(
+    reading: &OwnedReadHalf,
+    buffer: &mut ReceiveBuffer,
+    begun: Option<usize>,
+    allowed: Duration,
+    waited: &mut Duration,
+) -> Result<usize, End> {
+    loop {
+        match reading.try_read_buf(buffer.for_reading(begun)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return Ok(result?),
+        }
+        if buffer.is_large() {
+            if timeout(BUFFER_IDLE, reading.readable()).await.is_err() {
+                buffer.release();
+            }
+            continue;
+        }
+        if allowed == Duration::MAX {
+            reading.readable().await?;
+        } else {
+            let since = Instant::now();
+            let what = if begun.is_some() {
+                "the rest of a frame"
+            } else {
+                "its next bytes"
+            };
+            match timeout(allowed.saturating_sub(*waited), reading.readable()).await {
+                Ok(ready) => ready?,
+                Err(_) => return Err(End::Timeout(allowed, what)),
+            }
+            *waited += since.elapsed();
+        }
+    }
+}
+
+async fn write_all(writing: &mut OwnedWriteHalf, bytes: &[u8], limit: Duration) -> io::Result<()> {
+    timeout(limit, writing.write_all(bytes))
+        .await
+        .unwrap_or_else(|_| Err(stalled(limit)))
+}
+
+fn stalled(limit: Duration) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("the peer took no byte for {limit:?}"),
+    )
+}
+
+async fn write_frames(
+    writing: &mut OwnedWriteHalf,
+    frames: &mut Vec<Payload>,
+    limit: Duration,
+) -> io::Result<()> {
+    let mut first = 0;
+    while first < frames.len() {
+        let mut written = {
+            let slices: SmallVec<[IoSlice<'_>; GATHERED_FRAMES]> = frames[first..]
+                .iter()
+                .map(|frame| IoSlice::new(frame.as_slice()))
+                .collect();
+            match timeout(limit, writing.write_vectored(&slices)).await {
+                Ok(result) => result?,
+                Err(_) => return Err(stalled(limit)),
+            }
+        };
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while first < frames.len() && written >= frames[first].len() {
+            written -= frames[first].len();
+            // Its buffer is free from now on.
+            frames[first] = Payload::new();
+            first += 1;
+        }
+        if written > 0 {
+            frames[first].strip_front(written);
+        }
+    }
+    frames.clear();
+    Ok(())
+}
