@@ -1,0 +1,447 @@
+//! The authority itself: every operation with its rules, as plain functions of caller, request and time.
+//!
+//! Each operation is one transaction, so the right that allows it and the records that it changes are read in the state that it
+//! writes. Nothing here knows of messages or workers; [`crate::services`] does.
+
+use parking_lot::Mutex;
+use portolan_identity::Identifier;
+
+use crate::attributes::MemberAttributes;
+use crate::code::{CodeHash, OneTimeCode};
+use crate::guesses::Guesses;
+use crate::protocol::{AttributesEntry, CreateToken};
+use crate::refusal::Refusal;
+use crate::rules::{Caller, Rights, RoleSettings};
+use crate::store::{
+    MAX_MEMBERS, MAX_OPEN_TOKENS, Member, Revocation, Store, StoreError, Token, TokenState, Tx,
+};
+
+/// Seconds that a code lives unless its issuer says otherwise.
+pub const DEFAULT_TOKEN_TTL: u64 = 600;
+
+/// Longest life of a code, in seconds: 90 days. The reference has no maximum.
+pub const MAX_TOKEN_TTL: u64 = 90 * 24 * 3600;
+
+/// Most identities that one code can admit. The reference has no maximum.
+pub const MAX_TOKEN_USES: u64 = 100_000;
+
+/// Bytes of the answer that lists all members. Beyond it the list of identifiers has to do.
+const MAX_LIST_LEN: usize = 8 * 1024 * 1024;
+
+/// Tokens between two rounds of forgetting old ones.
+const FORGET_EVERY: u64 = 256;
+
+/// An authority over a store.
+#[derive(Debug)]
+pub struct Authority {
+    store: Store,
+    roles: RoleSettings,
+    guesses: Mutex<Guesses>,
+}
+
+/// What a new member got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// The attributes that will be in its credential.
+    pub attributes: MemberAttributes,
+    /// Who issued the code.
+    pub issued_by: Identifier,
+}
+
+impl Authority {
+    /// An authority that keeps its records in `store`.
+    pub fn new(store: Store, roles: RoleSettings) -> Self {
+        Self {
+            store,
+            roles,
+            guesses: Mutex::default(),
+        }
+    }
+
+    /// The authority's identifier.
+    pub fn identifier(&self) -> &Identifier {
+        self.store.authority()
+    }
+
+    /// Replaces the members that come from the authority's configuration (§4.9): those no longer listed are removed, all others
+    /// are as listed. Call it at every start.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn set_pre_trusted(
+        &self,
+        members: impl IntoIterator<Item = (Identifier, MemberAttributes)>,
+        now: u64,
+    ) -> Result<(), StoreError> {
+        let authority = *self.identifier();
+        self.store.write(|tx| {
+            let mut unlisted = Vec::new();
+            tx.each_member::<StoreError>(|member| {
+                if member.pre_trusted {
+                    unlisted.push(member.identifier);
+                }
+                Ok(())
+            })?;
+            for (identifier, attributes) in members {
+                unlisted.retain(|id| *id != identifier);
+                let known = tx
+                    .member(&identifier)?
+                    .filter(|m| m.pre_trusted && m.attributes == attributes);
+                if known.is_none() {
+                    if !attributes.is_enroller() {
+                        tx.cancel_tokens_of(&identifier)?;
+                    }
+                    tx.put_member(&Member {
+                        identifier,
+                        attributes,
+                        added_by: authority,
+                        added_at: now,
+                        pre_trusted: true,
+                    })?;
+                }
+            }
+            for identifier in unlisted {
+                remove(tx, &identifier, &authority, now)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// What `caller` is allowed.
+    ///
+    /// # Errors
+    /// [`Refusal::Store`].
+    pub fn rights(&self, caller: &Caller) -> Result<Rights, Refusal> {
+        self.store.read(|tx| self.rights_in(tx, caller))
+    }
+
+    fn rights_in(&self, tx: &Tx<'_>, caller: &Caller) -> Result<Rights, Refusal> {
+        Ok(Rights::of(
+            caller,
+            tx.member(&caller.identifier)?.as_ref(),
+            self.roles,
+        ))
+    }
+
+    /// Creates a one-time code (§4.3).
+    ///
+    /// # Errors
+    /// [`Refusal`]: not an enroller; grants a role without being administrator; life or count out of range; too many codes.
+    pub fn create_token(
+        &self,
+        caller: &Caller,
+        request: CreateToken,
+        now: u64,
+    ) -> Result<OneTimeCode, Refusal> {
+        const WHAT: &str = "create enrollment tickets";
+        let ttl = request.ttl.unwrap_or(DEFAULT_TOKEN_TTL);
+        let uses = request.uses.unwrap_or(1).max(1);
+        if !(1..=MAX_TOKEN_TTL).contains(&ttl) {
+            return Err(Refusal::BadRequest(format!(
+                "a ticket lives 1 to {MAX_TOKEN_TTL} s, not {ttl}"
+            )));
+        }
+        if uses > MAX_TOKEN_USES {
+            return Err(Refusal::BadRequest(format!(
+                "a ticket admits at most {MAX_TOKEN_USES} identities, not {uses}"
+            )));
+        }
+        let code = OneTimeCode::random().map_err(|error| {
+            tracing::error!(%error, "no randomness for a one-time code");
+            Refusal::Internal("draw a one-time code")
+        })?;
+        let token = Token {
+            hash: code.hash(),
+            serial: 0,
+            issued_by: caller.identifier,
+            created_at: now,
+            expires_at: now.saturating_add(ttl),
+            uses,
+            uses_left: uses,
+            state: TokenState::Open,
+            attributes: request.attributes,
+        };
+        self.store.write(|tx| {
+            let rights = self.rights_in(tx, caller)?;
+            rights.need_enroller(WHAT)?;
+            rights.may_grant(&token.attributes)?;
+            if tx.count_open_tokens(now)? >= MAX_OPEN_TOKENS {
+                return Err(Refusal::Full(
+                    "too many tickets can still be redeemed; wait until some have expired or cancel them",
+                ));
+            }
+            if tx.insert_token(&token)?.is_multiple_of(FORGET_EVERY) {
+                tx.forget_old_tokens(now)?;
+            }
+            Ok(())
+        })?;
+        tracing::info!(
+            caller = %caller.identifier, reference = token.hash.reference(), expires_at = token.expires_at, uses,
+            "enrollment ticket created"
+        );
+        Ok(code)
+    }
+
+    /// Codes that can be redeemed at `now`, oldest first.
+    ///
+    /// # Errors
+    /// [`Refusal`]: not an enroller.
+    pub fn open_tokens(&self, caller: &Caller, now: u64) -> Result<Vec<Token>, Refusal> {
+        self.store.read(|tx| {
+            self.rights_in(tx, caller)?
+                .need_enroller("list enrollment tickets")?;
+            Ok(tx.open_tokens(now)?)
+        })
+    }
+
+    /// Ends a code before its time. Says whether it could still be redeemed.
+    ///
+    /// # Errors
+    /// [`Refusal`]: not an enroller.
+    pub fn cancel_token(&self, caller: &Caller, hash: &CodeHash) -> Result<bool, Refusal> {
+        self.store.write(|tx| {
+            self.rights_in(tx, caller)?
+                .need_enroller("cancel enrollment tickets")?;
+            Ok(tx.cancel_token(hash)?)
+        })
+    }
+
+    /// Redeems a one-time code: the caller becomes a member (§4.4).
+    ///
+    /// # Errors
+    /// [`Refusal`]: already a member (the code is not consumed); unknown, expired, used-up or cancelled code; removed after the
+    /// code was made; too many wrong codes; too many members.
+    pub fn redeem(&self, caller: &Caller, code: &OneTimeCode, now: u64) -> Result<Admission, Refusal> {
+        let peer = &caller.identifier;
+        let hash = code.hash();
+        let result = self.redeem_hash(peer, &hash, now);
+        match &result {
+            Ok(admission) => {
+                self.guesses.lock().forget(peer);
+                tracing::info!(caller = %peer, reference = hash.reference(), issued_by = %admission.issued_by, "enrolled");
+            }
+            Err(refusal) => {
+                if matches!(refusal, Refusal::UnknownCode) {
+                    self.guesses.lock().count(peer, now);
+                }
+                tracing::info!(caller = %peer, reference = hash.reference(), %refusal, "not enrolled");
+            }
+        }
+        result
+    }
+
+    fn redeem_hash(&self, peer: &Identifier, hash: &CodeHash, now: u64) -> Result<Admission, Refusal> {
+        // Who guesses does not even get the writer's lock.
+        if let Some(wait) = self.guesses.lock().wait(peer, now) {
+            return Err(Refusal::TooManyAttempts { wait });
+        }
+        self.store.write(|tx| {
+            if tx.member(peer)?.is_some() {
+                return Err(Refusal::AlreadyMember);
+            }
+            let token = tx.token(hash)?.ok_or(Refusal::UnknownCode)?;
+            match token.state {
+                TokenState::UsedUp => return Err(Refusal::UsedCode),
+                TokenState::Cancelled => return Err(Refusal::CancelledCode),
+                TokenState::Open if now >= token.expires_at => return Err(Refusal::ExpiredCode),
+                TokenState::Open => {}
+            }
+            if tx
+                .revocation(peer)?
+                .is_some_and(|removed| removed.serial > token.serial)
+            {
+                return Err(Refusal::RemovedMember);
+            }
+            if tx.count_members()? >= MAX_MEMBERS {
+                return Err(Refusal::Full("the project has as many members as it can have"));
+            }
+            if !tx.use_token(hash, now)? {
+                return Err(Refusal::UsedCode);
+            }
+            tx.put_member(&Member {
+                identifier: *peer,
+                attributes: token.attributes.clone(),
+                added_by: token.issued_by,
+                added_at: now,
+                pre_trusted: false,
+            })?;
+            Ok(Admission {
+                attributes: token.attributes,
+                issued_by: token.issued_by,
+            })
+        })
+    }
+
+    /// Adds a member, or replaces its attributes (§4.6).
+    ///
+    /// # Errors
+    /// [`Refusal`]: not an enroller; makes or changes an enroller without being administrator; the record is pre-trusted; too many
+    /// members.
+    pub fn add_member(
+        &self,
+        caller: &Caller,
+        member: &Identifier,
+        attributes: MemberAttributes,
+        now: u64,
+    ) -> Result<(), Refusal> {
+        self.store.write(|tx| {
+            let rights = self.rights_in(tx, caller)?;
+            rights.need_enroller("add members")?;
+            rights.may_grant(&attributes)?;
+            match tx.member(member)? {
+                Some(known) => {
+                    rights.may_change(&known)?;
+                    if known.attributes.is_enroller() && !attributes.is_enroller() {
+                        tx.cancel_tokens_of(member)?;
+                    }
+                }
+                None if tx.count_members()? >= MAX_MEMBERS => {
+                    return Err(Refusal::Full("the project has as many members as it can have"));
+                }
+                None => {}
+            }
+            tx.put_member(&Member {
+                identifier: *member,
+                attributes,
+                added_by: caller.identifier,
+                added_at: now,
+                pre_trusted: false,
+            })?;
+            Ok(())
+        })?;
+        tracing::info!(caller = %caller.identifier, %member, "member added");
+        Ok(())
+    }
+
+    /// Removes a member, ends the codes that it issued and records the removal. An unknown member is a success, as in the reference.
+    /// Says whether there was one.
+    ///
+    /// # Errors
+    /// [`Refusal`]: not an enroller; the member is pre-trusted, or an enroller and the caller not an administrator.
+    pub fn delete_member(&self, caller: &Caller, member: &Identifier, now: u64) -> Result<bool, Refusal> {
+        let removed = self.store.write(|tx| {
+            let rights = self.rights_in(tx, caller)?;
+            rights.need_enroller("remove members")?;
+            let Some(known) = tx.member(member)? else {
+                return Ok(false);
+            };
+            rights.may_change(&known)?;
+            remove(tx, member, &caller.identifier, now)?;
+            Ok::<_, Refusal>(true)
+        })?;
+        if removed {
+            tracing::info!(caller = %caller.identifier, %member, "member removed");
+        }
+        Ok(removed)
+    }
+
+    /// Removes every member that the caller may remove, except the caller. Returns how many were removed.
+    ///
+    /// # Errors
+    /// [`Refusal`]: not an enroller.
+    pub fn delete_all_members(&self, caller: &Caller, now: u64) -> Result<usize, Refusal> {
+        let removed = self.store.write(|tx| {
+            let rights = self.rights_in(tx, caller)?;
+            rights.need_enroller("remove members")?;
+            let mut removable = Vec::new();
+            tx.each_member::<Refusal>(|member| {
+                if member.identifier != caller.identifier && rights.may_change(&member).is_ok() {
+                    removable.push(member.identifier);
+                }
+                Ok(())
+            })?;
+            for member in &removable {
+                remove(tx, member, &caller.identifier, now)?;
+            }
+            Ok::<_, Refusal>(removable.len())
+        })?;
+        tracing::info!(caller = %caller.identifier, removed, "members removed");
+        Ok(removed)
+    }
+
+    /// One member, for an enroller (§4.6).
+    ///
+    /// # Errors
+    /// [`Refusal`]: not an enroller; [`Refusal::MemberNotFound`].
+    pub fn show_member(&self, caller: &Caller, member: &Identifier) -> Result<Member, Refusal> {
+        self.store.read(|tx| {
+            self.rights_in(tx, caller)?.need_enroller("look at members")?;
+            tx.member(member)?.ok_or(Refusal::MemberNotFound(*member))
+        })
+    }
+
+    /// Identifiers of all members, for an enroller.
+    ///
+    /// # Errors
+    /// [`Refusal`]: not an enroller.
+    pub fn member_ids(&self, caller: &Caller) -> Result<Vec<Identifier>, Refusal> {
+        self.store.read(|tx| {
+            self.rights_in(tx, caller)?.need_enroller("list members")?;
+            Ok(tx.member_ids()?)
+        })
+    }
+
+    /// All members, for an enroller.
+    ///
+    /// # Errors
+    /// [`Refusal`]: not an enroller; the list does not fit an answer.
+    pub fn members(&self, caller: &Caller) -> Result<Vec<Member>, Refusal> {
+        self.store.read(|tx| {
+            self.rights_in(tx, caller)?.need_enroller("list members")?;
+            let (mut members, mut size) = (Vec::new(), 0);
+            tx.each_member(|member| {
+                // Names and values are written as arrays of integers, of up to two bytes each.
+                size += 96 + member.attributes.iter().map(|(name, value)| 2 * (name.len() + value.len()) + 10).sum::<usize>();
+                if size > MAX_LIST_LEN {
+                    return Err(Refusal::Full("the members do not fit one answer; list their identifiers and look at them one by one"));
+                }
+                members.push(member);
+                Ok(())
+            })?;
+            Ok(members)
+        })
+    }
+
+    /// The record of a member, without asking who wants to know: for issuing its credential.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn lookup(&self, member: &Identifier) -> Result<Option<(Member, Option<Revocation>)>, StoreError> {
+        self.store.read(|tx| match tx.member(member)? {
+            Some(record) => Ok(Some((record, tx.revocation(member)?))),
+            None => Ok(None),
+        })
+    }
+
+    /// Removals after the one numbered `serial`, oldest first, at most `limit`: for telling them to nodes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn revocations_after(&self, serial: i64, limit: u32) -> Result<Vec<Revocation>, StoreError> {
+        self.store.read(|tx| tx.revocations_after(serial, limit))
+    }
+}
+
+fn remove(tx: &Tx<'_>, member: &Identifier, by: &Identifier, now: u64) -> Result<(), StoreError> {
+    if tx.remove_member(member)? {
+        tx.cancel_tokens_of(member)?;
+        tx.put_revocation(member, by, now)?;
+    }
+    Ok(())
+}
+
+impl Member {
+    /// The record as the wire has it.
+    pub fn to_entry(&self) -> AttributesEntry {
+        AttributesEntry {
+            attributes: self
+                .attributes
+                .iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+            added_at: self.added_at,
+            expires_at: None,
+            attested_by: Some(self.added_by),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Members that were removed: kept so that their old credentials and tickets can be told from those of a later membership, and
+//! so that a node can be told.
+
+use portolan_identity::Identifier;
+use rusqlite::{OptionalExtension, params};
+
+use super::{MAX_REVOCATIONS, StoreError, Tx, from_sql, read_identifier, to_sql};
+
+/// The last removal of an identity from the project.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// Who was removed.
+    pub member: Identifier,
+    /// Place in the authority's sequence of tokens and removals: ask for what came after the last one seen.
+    pub serial: i64,
+    /// When, UTC seconds. Credentials created then or earlier are void.
+    pub revoked_at: u64,
+    /// By whom.
+    pub revoked_by: Identifier,
+}
+
+impl Tx<'_> {
+    /// Records that `member` was removed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_revocation(&self, member: &Identifier, by: &Identifier, now: u64) -> Result<(), StoreError> {
+        self.sql
+            .prepare_cached(
+                "INSERT OR REPLACE INTO authority_revocation (authority, member, serial, revoked_at, revoked_by)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                self.authority(),
+                member.as_bytes(),
+                self.next_serial()?,
+                to_sql(now),
+                by.as_bytes()
+            ])?;
+        self.sql
+            .prepare_cached(
+                "DELETE FROM authority_revocation WHERE authority = ?1 AND serial <= (
+                     SELECT serial FROM authority_revocation WHERE authority = ?1
+                     ORDER BY serial DESC LIMIT 1 OFFSET ?2)",
+            )?
+            .execute(params![self.authority(), to_sql(MAX_REVOCATIONS)])?;
+        Ok(())
+    }
+
+    /// The last removal of `member`, whether or not it is a member again.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn revocation(&self, member: &Identifier) -> Result<Option<Revocation>, StoreError> {
+        self.sql
+            .prepare_cached(
+                "SELECT serial, revoked_at, revoked_by FROM authority_revocation WHERE authority = ?1 AND member = ?2",
+            )?
+            .query_row(params![self.authority(), member.as_bytes()], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get::<_, Vec<u8>>(2)?))
+            })
+            .optional()?
+            .map(|(serial, revoked_at, by)| {
+                Ok(Revocation { member: *member, serial, revoked_at: from_sql(revoked_at), revoked_by: read_identifier(&by)? })
+            })
+            .transpose()
+    }
+
+    /// Removals after the one with number `serial`, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn revocations_after(&self, serial: i64, limit: u32) -> Result<Vec<Revocation>, StoreError> {
+        let mut statement = self.sql.prepare_cached(
+            "SELECT member, serial, revoked_at, revoked_by FROM authority_revocation
+             WHERE authority = ?1 AND serial > ?2 ORDER BY serial LIMIT ?3",
+        )?;
+        let rows = statement.query_map(params![self.authority(), serial, limit], |row| {
+            Ok((
+                row.get::<_, Vec<u8>>(0)?,
+                row.get(1)?,
+                row.get(2)?,
+                row.get::<_, Vec<u8>>(3)?,
+            ))
+        })?;
+        rows.map(|row| {
+            let (member, serial, revoked_at, by) = row?;
+            Ok(Revocation {
+                member: read_identifier(&member)?,
+                serial,
+                revoked_at: from_sql(revoked_at),
+                revoked_by: read_identifier(&by)?,
+            })
+        })
+        .collect()
+    }
+}
