@@ -1,0 +1,550 @@
+//! Mistakes that parse (differences D1, D7–D10, D14).
+//!
+//! A policy that can never be decided denies in silence. Whoever creates one wants to know before they wonder why nobody
+//! gets in. The checks run over the translated expression: first types and constants from the leaves to the root, then
+//! the findings in the order of the text.
+
+use std::fmt::{self, Display, Formatter};
+
+use crate::boolean::is_identifier;
+use crate::environment::{ACTION_ID, Environment, HAS_CREDENTIAL, IDENTIFIER, RESOURCE_ID, SUBJECT, Value};
+use crate::evaluate;
+use crate::expression::{Expression, Head, Node};
+use crate::lexer;
+use crate::limits::STOCK_MAX_LEVELS;
+use crate::operand::{Kind, Operand};
+use crate::operator::Operator;
+use crate::policy::{Form, Policy};
+use crate::print::quoted;
+
+/// How many findings are reported for one policy.
+pub const MAX_FINDINGS: usize = 20;
+
+/// Longest sub-expression and suggestion in a finding, in characters.
+const SHOWN: usize = 400;
+
+/// What to do with a policy that has a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// It does what it says, though maybe not what was meant: create it and tell.
+    Warning,
+    /// It cannot work: refuse it.
+    Error,
+}
+
+/// Something that whoever creates a policy should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Whether to refuse the policy.
+    pub severity: Severity,
+    /// What is wrong, in one sentence without a full stop.
+    pub message: String,
+    /// The sub-expression that it is about, as it would be stored.
+    pub expression: String,
+    /// The whole policy as it was probably meant, to be typed instead.
+    pub suggestion: Option<String>,
+}
+
+impl Display for Finding {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        };
+        write!(f, "{severity}: {}\n  in: {}", self.message, self.expression)?;
+        match &self.suggestion {
+            Some(suggestion) => write!(f, "\n  did you mean: {suggestion}"),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(crate) fn check(policy: &Policy) -> Vec<Finding> {
+    let expression = policy.expression();
+    let size = expression.size() as usize;
+    let mut checker = Checker {
+        expression,
+        facts: vec![Fact::default(); size],
+        dead: vec![false; size],
+        skipped: vec![false; size],
+        findings: Vec::new(),
+    };
+    for at in (0..expression.size()).rev() {
+        checker.facts[at as usize] = checker.fact(at);
+    }
+    for name in policy.stock_negations() {
+        let rest = &name["not".len()..];
+        let message = format!(
+            "`{name}` is the attribute of that name; stock 0.150 nodes read this text as `not {rest}`, so give them the \
+             stored S-expression"
+        );
+        checker.report(Severity::Warning, 0, message, None);
+    }
+    if policy.levels() > STOCK_MAX_LEVELS {
+        let message = format!("nested {} levels deep; more than {STOCK_MAX_LEVELS} crash a stock 0.150 node", policy.levels());
+        checker.report(Severity::Warning, 0, message, None);
+    }
+    checker.root();
+    for at in 0..expression.size() {
+        if checker.findings.len() >= MAX_FINDINGS {
+            break;
+        }
+        checker.node(at, policy.form());
+    }
+    checker.findings.truncate(MAX_FINDINGS);
+    checker.findings
+}
+
+/// What is known of a sub-expression without a peer.
+#[derive(Clone, Copy, Default)]
+struct Fact {
+    /// Its type; `None` where a mistake inside makes it unknowable.
+    kind: Option<Kind>,
+    /// Its value, if that is always the same boolean.
+    constant: Option<bool>,
+}
+
+struct Checker<'a> {
+    expression: &'a Expression,
+    facts: Vec<Fact>,
+    /// Never evaluated, because of a constant before it.
+    dead: Vec<bool>,
+    /// Names that are no values: heads of lists and the operands of `exists?`.
+    skipped: Vec<bool>,
+    findings: Vec<Finding>,
+}
+
+/// Binds nothing; for parts without names.
+struct Nothing;
+
+impl Environment for Nothing {
+    fn get(&self, _name: &str) -> Option<Value<'_>> {
+        None
+    }
+}
+
+/// Whether some peer, resource and action bind the name.
+fn is_bindable(name: &str) -> bool {
+    name.starts_with(SUBJECT) || name == RESOURCE_ID || name == ACTION_ID
+}
+
+impl Checker<'_> {
+    fn fact(&self, at: u32) -> Fact {
+        let kind = |kind| Fact { kind: Some(kind), constant: None };
+        match self.expression.node(at) {
+            Node::Text(_) => kind(Kind::Text),
+            Node::Integer(_) => kind(Kind::Integer),
+            Node::Float(_) => kind(Kind::Float),
+            Node::Boolean(value) => Fact { kind: Some(Kind::Boolean), constant: Some(*value) },
+            Node::Name(name) if is_bindable(name) => kind(Kind::of_unbound(name)),
+            Node::Sequence { .. } => kind(Kind::Sequence),
+            Node::List { head: Head::Empty, .. } => kind(Kind::Unit),
+            Node::List { head: Head::Operator(operator), len, .. } => {
+                let operands: Vec<u32> = self.operands(at).collect();
+                let correct = operator.arity().allows(len - 1);
+                Fact {
+                    kind: match (operator, &operands[..]) {
+                        (Operator::If, [_, yes, no]) => self.kind(*yes).zip(self.kind(*no)).map(|(a, b)| a.join(b)),
+                        _ => Some(Kind::Boolean),
+                    },
+                    constant: if correct { self.constant_of(at, *operator, &operands) } else { None },
+                }
+            }
+            Node::Name(_) | Node::List { .. } => Fact::default(),
+        }
+    }
+
+    fn constant_of(&self, at: u32, operator: Operator, operands: &[u32]) -> Option<bool> {
+        let constant = |operand: &u32| self.facts[*operand as usize].constant;
+        let lazy = |decisive: bool| {
+            if operands.iter().any(|operand| constant(operand) == Some(decisive)) {
+                return Some(decisive);
+            }
+            operands.iter().all(|operand| constant(operand).is_some()).then_some(!decisive)
+        };
+        match (operator, operands) {
+            (Operator::And, _) => lazy(false),
+            (Operator::Or, _) => lazy(true),
+            (Operator::Not, [operand]) => constant(operand).map(|value| !value),
+            (Operator::If, [test, yes, no]) => constant(if constant(test)? { yes } else { no }),
+            (Operator::Exists, []) => Some(true),
+            (Operator::Exists, _) => None,
+            _ => {
+                let literal = |operand: &u32| Operand::of_literal(self.expression.node(*operand)).is_some();
+                if !operands.iter().all(literal) {
+                    return None;
+                }
+                match evaluate::evaluate_at(self.expression, at, &Nothing).ok()?.value {
+                    Operand::Boolean(value) => Some(value),
+                    _ => None,
+                }
+            }
+        }
+    }
+
+    fn kind(&self, at: u32) -> Option<Kind> {
+        self.facts[at as usize].kind
+    }
+
+    /// The elements of a list after its operator.
+    fn operands(&self, list: u32) -> impl Iterator<Item = u32> + use<'_> {
+        self.expression.children(list).skip(1)
+    }
+
+    fn report(&mut self, severity: Severity, at: u32, message: String, suggestion: Option<String>) {
+        let (severity, message) = if self.dead[at as usize] {
+            (Severity::Warning, format!("{message} (in a part that is never evaluated)"))
+        } else {
+            (severity, message)
+        };
+        let expression = self.expression.excerpt(at, SHOWN);
+        self.findings.push(Finding { severity, message, expression, suggestion });
+    }
+
+    fn error(&mut self, at: u32, message: String, suggestion: Option<String>) {
+        self.report(Severity::Error, at, message, suggestion);
+    }
+
+    fn warn(&mut self, at: u32, message: impl Into<String>) {
+        self.report(Severity::Warning, at, message.into(), None);
+    }
+
+    fn instead_of(&self, at: u32, replacement: &str) -> Option<String> {
+        self.expression.with_replacement(at, replacement, SHOWN)
+    }
+
+    fn root(&mut self) {
+        // `and` and `or` say themselves which operand is not boolean.
+        let says_so = matches!(
+            self.expression.node(0),
+            Node::List { head: Head::Operator(Operator::And | Operator::Or), .. }
+        );
+        if let Some(kind) = self.kind(0).filter(|kind| *kind != Kind::Boolean && !says_so) {
+            self.error(0, format!("the policy must be true or false, but this is {}", describe(kind)), None);
+        }
+        match self.facts[0].constant {
+            Some(true) => self.warn(0, "this allows every peer, also one without a credential"),
+            Some(false) => self.warn(0, "this denies every peer"),
+            None => {}
+        }
+    }
+
+    fn node(&mut self, at: u32, form: Form) {
+        match self.expression.node(at) {
+            Node::List { head: Head::Operator(operator), len, .. } => {
+                self.skipped[at as usize + 1] = true;
+                if form == Form::Boolean && *operator == Operator::Equal && self.boolean_term(at) {
+                    return;
+                }
+                if !operator.arity().allows(len - 1) {
+                    let message = format!("`{operator}` takes {}, not {}", operator.arity(), len - 1);
+                    self.error(at, message, None);
+                    return;
+                }
+                let operands: Vec<u32> = self.operands(at).collect();
+                self.operator(at, *operator, &operands);
+            }
+            Node::List { head: Head::Unknown, .. } => {
+                self.skipped[at as usize + 1] = true;
+                self.unknown_operator(at);
+            }
+            Node::List { head: Head::NotName, .. } => {
+                let message = "a list must start with an operator: are there parentheses too many?".to_owned();
+                self.error(at, message, None);
+            }
+            Node::Name(name) => self.name(at, name),
+            Node::Text(text) if text.contains(|c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r')) => {
+                self.warn(at, "a stock 0.150 node reads this string but damages its control characters when it stores it");
+            }
+            Node::Float(value) if value.is_nan() => self.warn(at, "`nan` equals nothing, not even itself"),
+            _ => {}
+        }
+    }
+
+    /// Names that the boolean form reads as attributes although something else is meant. True when one was reported.
+    fn boolean_term(&mut self, at: u32) -> bool {
+        let operands: Vec<u32> = self.operands(at).collect();
+        let [name, value] = &operands[..] else { return false };
+        let (Node::Name(full), Node::Text(value)) = (self.expression.node(*name), self.expression.node(*value)) else {
+            return false;
+        };
+        let Some(attribute) = full.strip_prefix(SUBJECT) else { return false };
+        let literally = format!("(= {full} {})", quoted(value));
+        let bare = &**value == "true";
+        let replacement = match attribute {
+            "true" | "and" if bare => "(and true)".to_owned(),
+            "false" | "or" if bare => "(or false)".to_owned(),
+            "true" | "false" | "and" | "or" | "not" | "if" => literally,
+            "has_credential" | "subject.has_credential" => {
+                format!("(= {HAS_CREDENTIAL} {})", if &**value == "false" { "false" } else { "true" })
+            }
+            _ if ["subject.", "resource.", "action."].iter().any(|prefix| attribute.starts_with(prefix)) => {
+                format!("(= {attribute} {})", quoted(value))
+            }
+            _ => return false,
+        };
+        let message = if attribute == "has_credential" {
+            "`has_credential` is true or false, and the boolean form compares it with a string: nobody would be allowed".to_owned()
+        } else {
+            format!(
+                "the boolean form reads `{attribute}` as the attribute of that name (stored as `{full}`); for anything else, \
+                 and for an attribute that is really called so, write an S-expression"
+            )
+        };
+        let suggestion = self.instead_of(at, &replacement);
+        self.error(at, message, suggestion);
+        // Its name is dealt with, and so is its type.
+        for operand in operands {
+            self.skipped[operand as usize] = true;
+        }
+        true
+    }
+
+    fn unknown_operator(&mut self, at: u32) {
+        let Node::Name(name) = self.expression.node(at + 1) else { return };
+        let meant = match &**name {
+            "==" | "eq" | "equal" | "equals" => Some("="),
+            "<>" | "ne" | "/=" => Some("!="),
+            "lt" => Some("<"),
+            "gt" => Some(">"),
+            "&&" | "&" | "AND" | "And" | "all" => Some("and"),
+            "||" | "OR" | "Or" | "any" => Some("or"),
+            "!" | "NOT" | "Not" => Some("not"),
+            "IF" | "If" | "cond" => Some("if"),
+            "member" | "in" | "in?" | "contains" | "contains?" => Some("member?"),
+            "exists" | "exist?" | "has" | "has?" | "defined?" => Some("exists?"),
+            _ => None,
+        };
+        let known = Operator::ALL.map(Operator::as_str).join(" ");
+        let message = format!("unknown operator `{}`; the operators are {known}", name.escape_debug());
+        let suggestion = meant.and_then(|meant| self.instead_of(at + 1, meant));
+        self.error(at, message, suggestion);
+    }
+
+    fn name(&mut self, at: u32, name: &str) {
+        if !lexer::is_plain_name(name) {
+            self.warn(at, "a stock 0.150 node reads this identifier but damages it when it stores it");
+        }
+        if self.skipped[at as usize] || is_bindable(name) {
+            return;
+        }
+        let shown = name.escape_debug();
+        let list = self.expression.enclosing_list(at);
+        if Operator::from_name(name).is_some() {
+            let suggestion = (list != at).then(|| self.instead_of(at, "")).flatten();
+            self.error(list, format!("the operator `{shown}` stands where a value is needed"), suggestion);
+            return;
+        }
+        let lower = name.to_ascii_lowercase();
+        let replacement = if lower == "true" || lower == "false" {
+            Some(lower)
+        } else if name.contains('.') || !lexer::is_plain_name(name) {
+            None
+        } else {
+            Some(format!("{SUBJECT}{name}"))
+        };
+        let suggestion = replacement.and_then(|replacement| self.instead_of(at, &replacement));
+        let message = format!(
+            "nothing ever binds `{shown}`; known are {HAS_CREDENTIAL}, {IDENTIFIER}, {SUBJECT}<attribute>, {RESOURCE_ID} and {ACTION_ID}"
+        );
+        self.error(list, message, suggestion);
+    }
+
+    fn operator(&mut self, at: u32, operator: Operator, operands: &[u32]) {
+        match operator {
+            Operator::And => self.lazy(at, operator, operands, false),
+            Operator::Or => self.lazy(at, operator, operands, true),
+            Operator::Not => operands.iter().for_each(|&operand| self.needs_boolean(at, operator, operand)),
+            Operator::If => {
+                if let [test, yes, no] = *operands {
+                    self.needs_boolean(at, operator, test);
+                    match self.facts[test as usize].constant {
+                        Some(true) => self.kill(no),
+                        Some(false) => self.kill(yes),
+                        None => {}
+                    }
+                }
+            }
+            Operator::Member => {
+                if let [needle, sequence] = *operands {
+                    self.member(at, needle, sequence);
+                }
+            }
+            Operator::Exists => operands.iter().for_each(|&operand| self.exists(at, operand)),
+            Operator::Equal | Operator::NotEqual | Operator::Less | Operator::Greater => {
+                self.comparison(at, operator, operands);
+            }
+        }
+    }
+
+    fn lazy(&mut self, at: u32, operator: Operator, operands: &[u32], decisive: bool) {
+        let mut decided = false;
+        for &operand in operands {
+            if decided {
+                self.kill(operand);
+            }
+            self.needs_boolean(at, operator, operand);
+            decided |= self.facts[operand as usize].constant == Some(decisive);
+        }
+    }
+
+    /// Marks a sub-expression as never evaluated. What lies in a marked one is marked already.
+    fn kill(&mut self, at: u32) {
+        if !self.dead[at as usize] {
+            self.dead[at as usize..self.expression.end(at) as usize].fill(true);
+        }
+    }
+
+    fn needs_boolean(&mut self, at: u32, operator: Operator, operand: u32) {
+        let Some(kind) = self.kind(operand).filter(|kind| *kind != Kind::Boolean) else { return };
+        let suggestion = match self.expression.node(operand) {
+            Node::Name(name) if kind == Kind::Text && lexer::is_plain_name(name) => {
+                self.instead_of(operand, &format!("(= {name} \"true\")"))
+            }
+            Node::Text(text) if &**text == "true" || &**text == "false" => self.instead_of(operand, text),
+            _ => None,
+        };
+        let shown = self.expression.excerpt(operand, 60);
+        let place = if self.dead[operand as usize] { operand } else { at };
+        self.error(place, format!("`{operator}` needs true or false, but {shown} is {}", describe(kind)), suggestion);
+    }
+
+    fn exists(&mut self, at: u32, operand: u32) {
+        self.skipped[operand as usize] = true;
+        match self.expression.node(operand) {
+            Node::Name(name) if is_bindable(name) => {}
+            Node::Name(name) => {
+                let message = format!("nothing ever binds `{}`, so this is always false", name.escape_debug());
+                self.warn(at, message);
+            }
+            Node::Text(text) if lexer::is_plain_name(text) && is_bindable(text) => {
+                let suggestion = self.instead_of(operand, text);
+                self.error(at, "`exists?` takes identifiers without quotes".to_owned(), suggestion);
+            }
+            _ => self.error(at, "`exists?` takes identifiers, such as subject.role".to_owned(), None),
+        }
+    }
+
+    fn member(&mut self, at: u32, needle: u32, sequence: u32) {
+        match self.kind(sequence) {
+            Some(Kind::Sequence) => {
+                let elements: Vec<u32> = self.expression.children(sequence).collect();
+                if matches!(self.expression.node(sequence), Node::Sequence { .. }) {
+                    let _ = elements.into_iter().any(|element| self.clashes(at, needle, element));
+                }
+            }
+            Some(kind) => {
+                let shown = self.expression.excerpt(sequence, 60);
+                let suggestion = match kind {
+                    Kind::Text | Kind::Integer | Kind::Float => self.instead_of(sequence, &format!("[{shown}]")),
+                    _ => None,
+                };
+                let message = format!("`member?` looks in a sequence `[…]`, but {shown} is {}", describe(kind));
+                self.error(at, message, suggestion);
+            }
+            None => {}
+        }
+    }
+
+    fn comparison(&mut self, at: u32, operator: Operator, operands: &[u32]) {
+        if operator == Operator::NotEqual && operands.len() != 2 {
+            self.warn(at, match operands.len() {
+                0 | 1 => "`!=` with fewer than two operands is always false",
+                _ => "`!=` with more than two operands means: not all neighbours are equal; it does not mean: all differ",
+            });
+        }
+        for pair in operands.windows(2) {
+            if self.clashes(at, pair[0], pair[1]) {
+                return;
+            }
+        }
+        if matches!(operator, Operator::Less | Operator::Greater) {
+            self.ordering(at, operands);
+        }
+        for pair in operands.windows(2) {
+            self.identifier_text(at, pair[0], pair[1]);
+            self.identifier_text(at, pair[1], pair[0]);
+        }
+    }
+
+    fn ordering(&mut self, at: u32, operands: &[u32]) {
+        let lengths = |at: &u32| match self.expression.node(*at) {
+            Node::Sequence { len, .. } => Some(*len),
+            _ => None,
+        };
+        let differ = operands.windows(2).any(|pair| lengths(&pair[0]).zip(lengths(&pair[1])).is_some_and(|(a, b)| a != b));
+        if differ {
+            self.warn(at, "a shorter sequence is always less than a longer one, whatever is in them");
+        }
+        let number = |at: &u32| match self.expression.node(*at) {
+            Node::Text(text) => text.parse::<f64>().is_ok_and(f64::is_finite),
+            _ => false,
+        };
+        let texts = operands.iter().all(|operand| self.kind(*operand) == Some(Kind::Text));
+        if texts && operands.iter().any(number) {
+            self.warn(at, "strings are compared character by character, not as numbers: \"10\" is less than \"9\"");
+        }
+    }
+
+    /// A text that no peer has as its identifier.
+    fn identifier_text(&mut self, at: u32, name: u32, text: u32) {
+        let (Node::Name(name), Node::Text(value)) = (self.expression.node(name), self.expression.node(text)) else {
+            return;
+        };
+        if &**name != IDENTIFIER || (is_identifier(value) && !value.contains(|c: char| matches!(c, 'A'..='F'))) {
+            return;
+        }
+        let suggestion = if is_identifier(value) {
+            self.instead_of(text, &quoted(&format!("I{}", value[1..].to_ascii_lowercase())))
+        } else {
+            None
+        };
+        let message = "no peer has this identifier: it is `I` and 64 lower-case hexadecimal digits".to_owned();
+        self.report(Severity::Warning, at, message, suggestion);
+    }
+
+    /// Reports two operands whose types do not compare.
+    fn clashes(&mut self, at: u32, a: u32, b: u32) -> bool {
+        let Some((a_kind, b_kind)) = self.kind(a).zip(self.kind(b)).filter(|(a, b)| a != b) else { return false };
+        let suggestion = self.matching(a, b).or_else(|| self.matching(b, a));
+        let (shown_a, shown_b) = (self.expression.excerpt(a, 60), self.expression.excerpt(b, 60));
+        let note = match (self.expression.node(a), self.expression.node(b)) {
+            (Node::Name(name), _) | (_, Node::Name(name)) if &**name != HAS_CREDENTIAL => "; attributes are always strings",
+            _ => "",
+        };
+        let message = format!(
+            "values of different types do not compare: {shown_a} is {}, {shown_b} is {}{note}",
+            describe(a_kind),
+            describe(b_kind)
+        );
+        self.error(at, message, suggestion);
+        true
+    }
+
+    /// The policy with the literal `b` written so that it compares with `a`.
+    fn matching(&self, a: u32, b: u32) -> Option<String> {
+        let replacement = match (self.expression.node(a), self.expression.node(b)) {
+            (Node::Name(name), Node::Text(text)) if &**name == HAS_CREDENTIAL && matches!(&**text, "true" | "false") => {
+                text.to_string()
+            }
+            (Node::Name(name), Node::Integer(_) | Node::Float(_) | Node::Boolean(_)) if &**name != HAS_CREDENTIAL => {
+                quoted(&self.expression.excerpt(b, 60))
+            }
+            (Node::Float(_), Node::Integer(value)) => format!("{value}.0"),
+            _ => return None,
+        };
+        self.instead_of(b, &replacement)
+    }
+}
+
+fn describe(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Text => "a string",
+        Kind::Integer => "an integer",
+        Kind::Float => "a floating point number",
+        Kind::Boolean => "true or false",
+        Kind::Unit => "the empty list",
+        Kind::Sequence => "a sequence",
+        Kind::Anything | Kind::Mixed => "sometimes of one type and sometimes of another",
+    }
+}
