@@ -1,0 +1,188 @@
+//! The worker that messages go into a channel by.
+
+use std::sync::Arc;
+
+use portolan_runtime::{AccessControl, Address, Context, Message, Route, SendError};
+use portolan_runtime::{MailboxOptions, Payload, Result, Stage, WorkerOptions};
+use tokio::sync::watch;
+
+use super::{CloseReason, State, Traffic};
+use crate::aead::TAG_LEN;
+use crate::credentials::CurrentCredential;
+use crate::record::{NONCE_LEN, RecordError, Sealer};
+use crate::wire::message::{CLOSE, PAYLOAD_TAIL, put_payload_head, refresh_credentials_message};
+
+/// What stands behind a payload in a record: the padding, and room for the tag.
+const TAIL: [u8; PAYLOAD_TAIL.len() + TAG_LEN] = {
+    let mut tail = [0; PAYLOAD_TAIL.len() + TAG_LEN];
+    tail[0] = PAYLOAD_TAIL[0];
+    tail
+};
+
+/// Seals messages in the buffer that they came in.
+pub(super) struct Encryptor {
+    state: Arc<State>,
+    sealer: Sealer,
+    /// Where heads are written before they go into the head room. Kept, so that nothing is allocated per message.
+    head: Vec<u8>,
+    credentials: Option<Credentials>,
+}
+
+/// Our credentials, for as long as a channel lives.
+pub(super) struct Credentials {
+    /// Our change history, as it goes into RefreshCredentials.
+    pub(super) change_history: Vec<u8>,
+    pub(super) source: watch::Receiver<CurrentCredential>,
+    /// What the peer has seen last.
+    pub(super) presented: CurrentCredential,
+}
+
+/// Why a message did not leave.
+enum Failure {
+    Record(RecordError),
+    Send(SendError),
+}
+
+impl Failure {
+    fn reason(&self) -> CloseReason {
+        match self {
+            Self::Record(RecordError::Exhausted) => CloseReason::Exhausted,
+            Self::Record(_) => CloseReason::SendFailed,
+            Self::Send(SendError::NotFound(_)) => CloseReason::TransportLost,
+            Self::Send(_) => CloseReason::SendFailed,
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Record(error) => error.fmt(f),
+            Self::Send(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Encryptor {
+    pub(super) fn new(state: Arc<State>, sealer: Sealer, credentials: Option<Credentials>) -> Self {
+        Self { state, sealer, head: Vec::new(), credentials }
+    }
+
+    /// Starts the worker, owned by the decryptor's.
+    pub(super) fn start(self, decryptor: &Context) -> Result<Address> {
+        let mailbox = MailboxOptions::new(self.state.peer.channel.clone())
+            .incoming(AccessControl::AllowAll)
+            .outgoing(AccessControl::AllowAll)
+            .terminal()
+            .peer(Arc::clone(&self.state.peer))
+            .flow_alias(Arc::clone(&self.state.flow));
+        let options = WorkerOptions::with_mailbox(mailbox).stage(Stage::Channel);
+        decryptor.start_task(options, |ctx| self.run(ctx))
+    }
+
+    async fn run(mut self, mut ctx: Context) {
+        if let Err(failure) = self.serve(&mut ctx).await {
+            tracing::debug!(channel = %ctx.address(), "the channel closes: {failure}");
+            self.state.close(failure.reason());
+        } else {
+            self.say_goodbye(&mut ctx);
+        }
+        // Whoever stops this address means the whole channel.
+        let _ = ctx.node().stop_worker(&self.state.decryptor);
+    }
+
+    /// Until the worker is asked to stop.
+    async fn serve(&mut self, ctx: &mut Context) -> Result<(), Failure> {
+        // A credential that arrived between the handshake's payload and now.
+        self.refresh_credentials(ctx)?;
+        loop {
+            let envelope = match &mut self.credentials {
+                None => ctx.next().await,
+                Some(credentials) => tokio::select! {
+                    biased;
+                    envelope = ctx.next() => envelope,
+                    changed = credentials.source.changed() => {
+                        if changed.is_err() {
+                            // The source is gone; what was presented stays.
+                            self.credentials = None;
+                        } else {
+                            self.refresh_credentials(ctx)?;
+                        }
+                        continue;
+                    }
+                },
+            };
+            let Some(envelope) = envelope else {
+                return Ok(());
+            };
+            self.send(ctx, envelope.message)?;
+            if ctx.has_unsent() {
+                ctx.flush().await;
+            }
+        }
+    }
+
+    /// Seals one message and sends it on its way.
+    fn send(&mut self, ctx: &mut Context, message: Message) -> Result<(), Failure> {
+        let Message { onward, back, mut payload, .. } = message;
+        let len = payload.len();
+        self.head.clear();
+        put_payload_head(&mut self.head, onward.as_slice().get(1..).unwrap_or_default(), back.as_slice(), len);
+        payload.prepend(&self.head);
+        payload.append(&TAIL);
+        // The outer return route is empty: the responder takes it for ours (spec 02 §6.3).
+        self.seal_and_forward(ctx, payload, Route::new())?;
+        Traffic::count(&self.state.traffic.sent_bytes, len);
+        Ok(())
+    }
+
+    /// Seals a payload that ends in room for the tag.
+    fn seal_and_forward(&mut self, ctx: &mut Context, mut payload: Payload, back: Route) -> Result<(), Failure> {
+        payload.grow_front(NONCE_LEN);
+        self.sealer.seal(payload.as_mut_slice()).map_err(Failure::Record)?;
+        let onward = self.state.route.lock().clone();
+        let message = Message { onward, back, payload, local: Default::default() };
+        ctx.forward(message).map_err(Failure::Send)?;
+        Traffic::count(&self.state.traffic.sent_messages, 1);
+        Ok(())
+    }
+
+    /// Sends a message of the channel itself. Its return route names us, as the reference's does; nobody reads it.
+    fn send_control(&mut self, ctx: &mut Context, message: &[u8]) -> Result<(), Failure> {
+        let mut payload = Payload::copy_from(message);
+        payload.append(&[0; TAG_LEN]);
+        self.seal_and_forward(ctx, payload, ctx.address().into())
+    }
+
+    /// Shows the peer our current credential, if it has not seen it (spec 02 §6.5).
+    fn refresh_credentials(&mut self, ctx: &mut Context) -> Result<(), Failure> {
+        let Some(credentials) = &mut self.credentials else {
+            return Ok(());
+        };
+        let current = credentials.source.borrow_and_update().clone();
+        let Some(credential) = current.filter(|current| credentials.presented.as_ref() != Some(current)) else {
+            return Ok(());
+        };
+        let message = refresh_credentials_message(&credentials.change_history, &[&credential.encode()]);
+        credentials.presented = Some(credential);
+        self.send_control(ctx, &message)
+    }
+
+    /// Sends what was handed to us before the stop, and then Close, unless it was the peer who closed. Nothing is
+    /// waited for: the node may be stopping.
+    fn say_goodbye(&mut self, ctx: &mut Context) {
+        if self.state.close_reason().is_none_or(|reason| reason == CloseReason::Stopped) {
+            while let Some(envelope) = ctx.try_next() {
+                if self.send(ctx, envelope.message).is_err() {
+                    break;
+                }
+            }
+        }
+        self.state.close(CloseReason::Stopped);
+        if self.state.close_reason() != Some(CloseReason::ByPeer)
+            && let Err(failure) = self.send_control(ctx, &CLOSE)
+        {
+            tracing::debug!(channel = %ctx.address(), "the peer is not told that the channel closes: {failure}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Settings of channels and listeners.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portolan_identity::Identity;
+
+use crate::credentials::CredentialSource;
+use crate::local::LocalIdentity;
+use crate::trust::TrustPolicy;
+
+/// How long an initiator waits for a channel. A trip around the world through a few relays takes a second; an outdated
+/// route is known to be dead within what a user is ready to wait.
+pub const INITIATOR_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a responder keeps an unfinished handshake. Longer than any path takes, shorter than an attacker wants.
+pub const RESPONDER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Unfinished handshakes of one listener. Each costs some 3 KiB.
+pub const MAX_PENDING: usize = 512;
+/// Unfinished handshakes of one listener that came over the same connection. As many may come at once through a relay.
+pub const MAX_PENDING_PER_HOP: usize = 64;
+/// An unfinished handshake that is this old gives its place to a new one. So a stranger who fills all places delays others
+/// by a second, not by [`RESPONDER_TIMEOUT`], and costs us [`MAX_PENDING_PER_HOP`] handshakes a second at most.
+pub const PENDING_PROTECTED: Duration = Duration::from_secs(1);
+/// Open channels of one listener. Each costs some 6 KiB.
+pub const MAX_OPEN: usize = 16_384;
+/// Open channels of one listener that came over the same connection.
+pub const MAX_OPEN_PER_HOP: usize = 4_096;
+
+/// What to do when a record is missing or late, which no transport of ours causes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GapPolicy {
+    /// Close the channel: whoever carries streams over it learns of it at once, and no stream gets a hole. For transports
+    /// that keep order.
+    #[default]
+    Close,
+    /// Go on, and count it. For datagrams, under protocols that can lose messages.
+    Continue,
+}
+
+/// How we appear in a channel, and with whom we want one.
+#[derive(Clone)]
+pub struct ChannelOptions {
+    pub(crate) identity: LocalIdentity,
+    pub(crate) trust: TrustPolicy,
+    pub(crate) authorities: Arc<[Identity]>,
+    pub(crate) credentials: Option<Arc<dyn CredentialSource>>,
+    pub(crate) gaps: GapPolicy,
+    pub(crate) timeout: Duration,
+}
+
+impl ChannelOptions {
+    /// As this identity, with everyone, without credentials.
+    #[must_use]
+    pub fn new(identity: LocalIdentity) -> Self {
+        Self {
+            identity,
+            trust: TrustPolicy::Everyone,
+            authorities: Arc::new([]),
+            credentials: None,
+            gaps: GapPolicy::default(),
+            timeout: INITIATOR_TIMEOUT,
+        }
+    }
+
+    /// With whom we want a channel.
+    #[must_use]
+    pub fn trust(mut self, trust: TrustPolicy) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    /// Whose credentials about the peer we believe. Without any, credentials are ignored.
+    #[must_use]
+    pub fn authorities(mut self, authorities: impl IntoIterator<Item = Identity>) -> Self {
+        self.authorities = authorities.into_iter().collect();
+        self
+    }
+
+    /// Where the credential that we present comes from.
+    #[must_use]
+    pub fn credentials(mut self, source: impl CredentialSource + 'static) -> Self {
+        self.credentials = Some(Arc::new(source));
+        self
+    }
+
+    /// As [`Self::credentials`], for a source that is shared.
+    #[must_use]
+    pub fn shared_credentials(mut self, source: Option<Arc<dyn CredentialSource>>) -> Self {
+        self.credentials = source;
+        self
+    }
+
+    /// What to do about missing records.
+    #[must_use]
+    pub fn gaps(mut self, gaps: GapPolicy) -> Self {
+        self.gaps = gaps;
+        self
+    }
+
+    /// How long an initiator waits for the channel. Default: [`INITIATOR_TIMEOUT`].
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+}
+
+/// How a listener accepts channels.
+#[derive(Clone)]
+pub struct ListenerOptions {
+    pub(crate) channel: ChannelOptions,
+    pub(crate) limits: Limits,
+    pub(crate) timeout: Duration,
+}
+
+/// How many handshakes and channels a listener has, at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Unfinished handshakes.
+    pub pending: usize,
+    /// Unfinished handshakes with the same previous hop, that is over the same connection.
+    pub pending_per_hop: usize,
+    /// Open channels.
+    pub open: usize,
+    /// Open channels with the same previous hop.
+    pub open_per_hop: usize,
+    /// How long an unfinished handshake keeps its place although another wants it.
+    pub pending_protected: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            pending: MAX_PENDING,
+            pending_per_hop: MAX_PENDING_PER_HOP,
+            open: MAX_OPEN,
+            open_per_hop: MAX_OPEN_PER_HOP,
+            pending_protected: PENDING_PROTECTED,
+        }
+    }
+}
+
+impl ListenerOptions {
+    /// Channels with these options, within the default limits.
+    #[must_use]
+    pub fn new(channel: ChannelOptions) -> Self {
+        Self { channel, limits: Limits::default(), timeout: RESPONDER_TIMEOUT }
+    }
+
+    /// Other limits.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How long an unfinished handshake is kept. Default: [`RESPONDER_TIMEOUT`].
+    #[must_use]
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+}
