@@ -246,7 +246,10 @@ impl Identity {
     /// Makes a new identity with a new key, which may attest for [`IDENTITY_LIFETIME`] from `now`.
     pub fn create(vault: &dyn Vault, now: u64, key_type: KeyType) -> Result<Self, Error> {
         let handle = vault.generate_signing_key(key_type)?;
-        Self::create_with_key(vault, &handle, now)
+        Self::create_with_key(vault, &handle, now).inspect_err(|_| {
+            // The first failure is the one to report; an unused key that stays behind harms nobody.
+            let _ = vault.delete_key(&handle);
+        })
     }
 
     /// Makes a new identity with a key that is already in the vault.

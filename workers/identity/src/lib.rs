@@ -21,6 +21,39 @@
 //! Secret keys live in a [`Vault`] and are used through [`KeyHandle`]s; they never come out. [`SoftwareVault`] keeps
 //! them in a [`SecretStore`]; [`sealed`] encrypts them for the disk.
 //!
+//! # An authority vouches for a peer
+//!
+//! ```
+//! use portolan_identity::*;
+//!
+//! # fn main() -> Result<(), Error> {
+//! let now = 1_700_000_000;
+//!
+//! // In the process of the authority.
+//! let vault = SoftwareVault::in_memory();
+//! let purpose_keys = MemoryPurposeKeyRepository::default();
+//! let authority = Identity::create(&vault, now, KeyType::Ed25519)?;
+//! let history = authority.history().to_hex(); // goes into the configuration of those who trust it
+//!
+//! let peer: Identifier = "I923829d0397a06fa862be5a87b7966959b8ef99ab6455b843ca9131a747b4819".parse().unwrap();
+//! let attributes = Attributes::from_pairs([("role", "member")])?;
+//! let lifetime = credential::CREDENTIAL_LIFETIME;
+//! let issued = CredentialAndPurposeKey::issue(
+//!     &vault, &purpose_keys, &authority, &peer, None, attributes, now, lifetime,
+//! )?;
+//!
+//! // In the process of a node that trusts the authority, when a channel from the peer presents the credential.
+//! let trusted = [Identity::from_hex(&history, None)?];
+//! let known = MemoryAttributeRepository::default();
+//! let verified = CredentialAndPurposeKey::decode(&issued.encode())?.verify(Some(&peer), &trusted, now)?;
+//! known.put_credential(&verified, now)?;
+//!
+//! let said = known.get(&peer, trusted[0].identifier(), now).unwrap();
+//! assert!(said.attributes.has("role", "member"));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Rules of the house
 //!
 //! - This crate has no clock: whatever depends on time takes `now`, UTC seconds since 1970.

@@ -303,6 +303,23 @@ pub struct PurposeKey {
     pub data: AttestationData,
 }
 
+impl PurposeKey {
+    /// Whether a peer that knows the latest state of `identity` accepts this key now, and it is not yet time to renew it.
+    /// This compares a few numbers: whoever makes many handshakes keeps the key and asks here before each, and asks
+    /// [`current_purpose_key`] when the answer is no.
+    pub fn is_current(&self, identity: &Identity, now: u64) -> bool {
+        self.data.subject == *identity.identifier()
+            && self.data.subject_latest_change_hash == identity.latest_change_hash()
+            && self.data.expires_at >= now
+            && self.data.created_at <= now.saturating_add(MAX_CLOCK_SKEW)
+            && !self.is_due_for_renewal(now)
+    }
+
+    fn is_due_for_renewal(&self, now: u64) -> bool {
+        now.saturating_sub(self.data.created_at) >= PURPOSE_KEY_RENEWAL
+    }
+}
+
 /// Keeps the current attestation per identity and purpose.
 pub trait PurposeKeyRepository: Send + Sync {
     /// The current attestation.
@@ -351,7 +368,7 @@ impl PurposeKeyRepository for MemoryPurposeKeyRepository {
 
 /// The key of `identity` for `purpose` (§3.2): the one in the repository if peers will accept it now and its secret is in
 /// the vault; otherwise a new one, which replaces it. Ask again before every use, since an attestation ends with time and
-/// with rotation; asking costs one signature check.
+/// with rotation; asking costs one signature check, which [`PurposeKey::is_current`] spares.
 ///
 /// Secrets of replaced keys stay in the vault, since channels and credentials of before may still refer to them.
 pub fn current_purpose_key(
@@ -378,7 +395,7 @@ pub(crate) fn purpose_key_that_lasts(
     if let Some(attestation) = repository.get(identity.identifier(), purpose)?
         && let Some(key) = usable(vault, identity, purpose, attestation, now)?
         && key.data.expires_at >= until
-        && now.saturating_sub(key.data.created_at) < PURPOSE_KEY_RENEWAL
+        && !key.is_due_for_renewal(now)
     {
         return Ok(key);
     }
@@ -411,13 +428,20 @@ pub fn create_purpose_key(
             )
         }
     };
-    let attestation = PurposeKeyAttestation::create(vault, identity, public_key, now, lifetime)?;
-    let data = attestation.read()?;
-    Ok(PurposeKey {
-        handle,
-        attestation,
-        data,
-    })
+    let attested = PurposeKeyAttestation::create(vault, identity, public_key, now, lifetime)
+        .and_then(|attestation| Ok((attestation.read()?, attestation)));
+    match attested {
+        Ok((data, attestation)) => Ok(PurposeKey {
+            handle,
+            attestation,
+            data,
+        }),
+        Err(e) => {
+            // Callers try again; every attempt would leave a useless key behind. The first failure is the one to report.
+            let _ = vault.delete_key(&handle);
+            Err(e)
+        }
+    }
 }
 
 /// The stored key, if a peer would accept it and we can use it.

@@ -43,7 +43,14 @@ pub fn verify_received(
 pub struct MemoryIdentityRepository {
     capacity: usize,
     clock: AtomicU64,
-    entries: RwLock<HashMap<Identifier, Entry>>,
+    state: RwLock<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: HashMap<Identifier, Entry>,
+    /// How many of the entries are not pinned.
+    unpinned: usize,
 }
 
 #[derive(Debug)]
@@ -58,12 +65,13 @@ impl MemoryIdentityRepository {
     /// Identities that are remembered by default. One of a single change takes less than a KiB.
     pub const DEFAULT_CAPACITY: usize = 16 * 1024;
 
-    /// A repository of at most this many identities that are not pinned.
+    /// A repository of at most this many identities that are not pinned; at least one.
     pub fn new(capacity: usize) -> Self {
+        let capacity = capacity.max(1);
         MemoryIdentityRepository {
             capacity,
             clock: AtomicU64::new(0),
-            entries: RwLock::default(),
+            state: RwLock::default(),
         }
     }
 
@@ -74,7 +82,7 @@ impl MemoryIdentityRepository {
 
     /// How many identities are remembered.
     pub fn len(&self) -> usize {
-        self.entries.read().len()
+        self.state.read().entries.len()
     }
 
     /// Whether none is.
@@ -88,11 +96,14 @@ impl MemoryIdentityRepository {
 
     fn store(&self, identity: Identity, pin: bool) -> HistoryOrder {
         let now = self.tick();
-        let mut entries = self.entries.write();
-        if let Some(entry) = entries.get_mut(identity.identifier()) {
+        let state = &mut *self.state.write();
+        if let Some(entry) = state.entries.get_mut(identity.identifier()) {
             let order = identity.compare(&entry.identity);
             if matches!(order, HistoryOrder::Equal | HistoryOrder::Newer) {
-                entry.pinned |= pin;
+                if pin && !entry.pinned {
+                    entry.pinned = true;
+                    state.unpinned -= 1;
+                }
                 *entry.used.get_mut() = now;
             }
             if order == HistoryOrder::Newer {
@@ -100,21 +111,42 @@ impl MemoryIdentityRepository {
             }
             return order;
         }
-        if !pin && entries.values().filter(|e| !e.pinned).count() >= self.capacity {
-            let victim = entries
-                .iter()
-                .filter(|(_, e)| !e.pinned)
-                .min_by_key(|(_, e)| e.used.load(Ordering::Relaxed))
-                .map(|(identifier, _)| *identifier);
-            victim.map(|v| entries.remove(&v));
+        if !pin {
+            if state.unpinned >= self.capacity {
+                state.forget_least_used();
+            }
+            state.unpinned += 1;
         }
-        let entry = Entry {
-            identity: identity.clone(),
-            pinned: pin,
-            used: AtomicU64::new(now),
-        };
-        entries.insert(*identity.identifier(), entry);
+        let identifier = *identity.identifier();
+        state.entries.insert(
+            identifier,
+            Entry {
+                identity,
+                pinned: pin,
+                used: AtomicU64::new(now),
+            },
+        );
         HistoryOrder::Newer
+    }
+}
+
+impl State {
+    fn forget_least_used(&mut self) {
+        let victim = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| !entry.pinned)
+            .min_by_key(|(_, entry)| entry.used.load(Ordering::Relaxed))
+            .map(|(identifier, _)| *identifier);
+        if let Some(identifier) = victim {
+            self.remove(&identifier);
+        }
+    }
+
+    fn remove(&mut self, identifier: &Identifier) -> bool {
+        let removed = self.entries.remove(identifier);
+        self.unpinned -= usize::from(removed.as_ref().is_some_and(|entry| !entry.pinned));
+        removed.is_some()
     }
 }
 
@@ -126,7 +158,7 @@ impl Default for MemoryIdentityRepository {
 
 impl IdentityRepository for MemoryIdentityRepository {
     fn get(&self, identifier: &Identifier) -> Result<Option<Identity>, StorageError> {
-        Ok(self.entries.read().get(identifier).map(|entry| {
+        Ok(self.state.read().entries.get(identifier).map(|entry| {
             entry.used.store(self.tick(), Ordering::Relaxed);
             entry.identity.clone()
         }))
@@ -137,6 +169,6 @@ impl IdentityRepository for MemoryIdentityRepository {
     }
 
     fn remove(&self, identifier: &Identifier) -> Result<bool, StorageError> {
-        Ok(self.entries.write().remove(identifier).is_some())
+        Ok(self.state.write().remove(identifier))
     }
 }

@@ -264,3 +264,32 @@ fn a_purpose_key_in_the_place_of_the_other_purpose_is_not_used() {
     let credentials = node.get(&identity, Purpose::Credentials, NOW).unwrap();
     assert_eq!(credentials.data.public_key.purpose(), Purpose::Credentials);
 }
+
+#[test]
+fn a_key_at_hand_knows_when_it_is_not_current_any_more() {
+    let (node, identity) = OnDemand::new();
+    let key = node.get(&identity, Purpose::SecureChannel, NOW).unwrap();
+    assert!(key.is_current(&identity, NOW));
+    assert!(key.is_current(&identity, NOW + PURPOSE_KEY_RENEWAL - 1));
+    assert!(!key.is_current(&identity, NOW + PURPOSE_KEY_RENEWAL));
+    assert!(!key.is_current(&identity, NOW - MAX_CLOCK_SKEW - 1));
+    let next = node.vault.generate_signing_key(KeyType::Ed25519).unwrap();
+    let rotated = identity.rotate_to_key(&node.vault, &next, NOW + 1).unwrap();
+    assert!(!key.is_current(&rotated, NOW + 1));
+
+    let short = create_purpose_key(&node.vault, &identity, Purpose::SecureChannel, NOW, 10).unwrap();
+    assert!(short.is_current(&identity, NOW + 10));
+    assert!(!short.is_current(&identity, NOW + 11));
+}
+
+#[test]
+fn attempts_that_fail_leave_no_keys_behind() {
+    let store = std::sync::Arc::new(MemorySecretStore::default());
+    let vault = SoftwareVault::new(store.clone());
+    let identity = Identity::create(&vault, T, KeyType::Ed25519).unwrap();
+    let before = format!("{store:?}");
+    for purpose in [Purpose::SecureChannel, Purpose::Credentials] {
+        assert!(create_purpose_key(&vault, &identity, purpose, T + TEN_YEARS + 1, 10).is_err());
+    }
+    assert_eq!(format!("{store:?}"), before);
+}
