@@ -107,6 +107,37 @@ impl Project {
         bank
     }
 
+    /// As [`Project::bank`], with a node that others can connect to directly at `listen`, and without a relay.
+    ///
+    /// # Panics
+    /// When a command fails.
+    #[track_caller]
+    pub fn home_of_a_bank_at(&self, listen: SocketAddr, target: SocketAddr) -> Home {
+        let home = Home::new();
+        home.ok([
+            "project",
+            "enroll",
+            &self.ticket(&["--attribute", "role=service"]),
+        ]);
+        home.ok([
+            "node",
+            "create",
+            "bank",
+            "--tcp-listener-address",
+            &listen.to_string(),
+        ]);
+        home.ok([
+            "policy",
+            "create",
+            "--resource-type",
+            "tcp-outlet",
+            "--expression",
+            r#"(= subject.role "client")"#,
+        ]);
+        home.ok(["tcp-outlet", "create", "--to", &target.to_string()]);
+        home
+    }
+
     /// The analysis company of the story: member with `role=client`, whose inlet trusts outlets of members with `role=service`.
     /// Returns it with the address of its inlet `inlet`, which is up.
     ///

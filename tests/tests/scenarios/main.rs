@@ -1,0 +1,20 @@
+//! Scenarios over real processes. Each test's name is the claim that it checks.
+
+mod hostile_peers;
+mod nodes;
+mod policies;
+mod portals;
+mod relays;
+mod state;
+mod story;
+mod tickets;
+mod trust;
+
+/// Exit codes of the command line, as its documentation has them.
+mod exit {
+    pub(crate) const INVALID_ARGUMENT: Option<i32> = Some(2);
+    pub(crate) const NOT_FOUND: Option<i32> = Some(3);
+    pub(crate) const ALREADY_EXISTS: Option<i32> = Some(4);
+    pub(crate) const REFUSED: Option<i32> = Some(5);
+    pub(crate) const STATE: Option<i32> = Some(8);
+}

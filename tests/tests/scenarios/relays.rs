@@ -1,0 +1,208 @@
+//! Relays: who may have which name, and what happens when the path is lost.
+
+use std::time::Duration;
+
+use portolan_tests::interposer::Interposer;
+use portolan_tests::project::UP_LIMIT;
+use portolan_tests::service::echoes;
+use portolan_tests::{Project, Service, eventually, process};
+
+use crate::story::Story;
+
+/// `relay create` for a name that the member has no right to: whatever the exit code, the refusal is reported.
+fn refused(member: &portolan_tests::Member, name: &str) {
+    let outcome = member.home.run(["relay", "create", name]);
+    let shown = member.home.run(["relay", "show", name, "--output", "json"]);
+    assert!(
+        !shown.stdout.contains(r#""Up""#),
+        "up without the right to the name: {shown}"
+    );
+    let told = format!("{}{}", outcome.stderr, shown.stdout).to_lowercase();
+    assert!(
+        told.contains("refused") || told.contains("not allowed") || told.contains("permission"),
+        "{outcome}\n{shown}"
+    );
+}
+
+#[test]
+fn a_member_gets_the_relay_of_its_ticket_and_no_other() {
+    let project = Project::start();
+    let bank = project.member("bank", &["--relay", "bank"]);
+    bank.home.ok(["relay", "create", "bank"]);
+    bank.relay_is_up("bank");
+    refused(&bank, "treasury");
+}
+
+#[test]
+fn a_member_without_the_right_to_a_relay_gets_none() {
+    let project = Project::start();
+    let member = project.member("n1", &["--attribute", "role=client"]);
+    refused(&member, "bank");
+}
+
+#[test]
+fn a_relay_is_taken_over_only_by_its_owner() {
+    let story = Story::told();
+    let rival = story
+        .project
+        .member("rival", &["--attribute", "role=service", "--relay", "bank"]);
+    let trap = Service::echo();
+    rival.home.ok([
+        "policy",
+        "create",
+        "--resource-type",
+        "tcp-outlet",
+        "--allow",
+        r#"(= subject.role "client")"#,
+    ]);
+    rival
+        .home
+        .ok(["tcp-outlet", "create", "--to", &trap.address.to_string()]);
+    rival.home.run(["relay", "create", "bank"]);
+    for _ in 0..5 {
+        assert!(echoes(story.inlet));
+    }
+    assert_eq!(
+        trap.accepted(),
+        0,
+        "the rival got the traffic of the owner's relay"
+    );
+    assert!(!rival.relay_up("bank"));
+    // The owner comes back under its name.
+    story.bank.home.kill_processes();
+    story.bank.home.ok(["node", "start", "bank"]);
+    story.bank.relay_is_up("bank");
+    eventually("the owner's relay carries again", UP_LIMIT, || {
+        echoes(story.inlet)
+    });
+    assert_eq!(trap.accepted(), 0);
+}
+
+#[test]
+fn a_relay_name_with_a_hash_is_refused_and_the_hub_goes_on() {
+    let project = Project::start();
+    let anyone = project.member("n1", &["--relay", "*"]);
+    let hub = project.processes();
+    for name in [
+        "a#b",
+        "1#127.0.0.1:9",
+        "#",
+        "a#b#c",
+        "",
+        " ",
+        "a/b",
+        &"x".repeat(70_000),
+    ] {
+        let outcome = anyone.home.run(["relay", "create", "--", name]);
+        assert!(
+            outcome.code.is_some() && !outcome.stderr.contains("panicked"),
+            "{outcome}"
+        );
+    }
+    assert_eq!(project.processes(), hub, "the hub's process has changed");
+    anyone.home.ok(["relay", "create", "good"]);
+    anyone.relay_is_up("good");
+}
+
+#[test]
+fn an_inlet_to_a_relay_that_does_not_exist_is_created_shown_as_down_and_closes_clients_at_once() {
+    let project = Project::start();
+    let analysis = project.member("analysis", &["--attribute", "role=client"]);
+    let address = analysis.inlet("inlet", &["--via", "missing", "--connection-wait", "1s"]);
+    let shown = analysis.show_inlet("inlet");
+    assert_eq!(shown["status"], "Down", "{shown}");
+    assert!(
+        shown["last_failure"]
+            .as_str()
+            .is_some_and(|reason| !reason.is_empty()),
+        "{shown}"
+    );
+    let start = std::time::Instant::now();
+    let mut client = portolan_tests::service::connect(address);
+    let end = portolan_tests::service::end_of(&mut client, Duration::from_secs(3));
+    assert!(
+        end.is_closed() && start.elapsed() < Duration::from_secs(1),
+        "{end:?} after {:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn an_inlet_that_was_there_first_works_when_its_relay_comes() {
+    let project = Project::start();
+    let service = Service::echo();
+    let analysis = project.member("analysis", &["--attribute", "role=client"]);
+    let inlet = analysis.inlet("inlet", &["--via", "bank", "--no-connection-wait"]);
+    assert!(!echoes(inlet));
+    let _bank = project.bank(service.address);
+    eventually("the inlet works", UP_LIMIT, || echoes(inlet));
+}
+
+#[test]
+fn after_a_restart_of_the_hub_relay_and_inlet_come_back_by_themselves() {
+    let story = Story::told();
+    let name = story.project.node_name();
+    story.project.home.kill_processes();
+    eventually("the relay is shown as down", Duration::from_secs(40), || {
+        !story.bank.relay_up("bank")
+    });
+    let shown = story.bank.show_relay("bank");
+    assert!(
+        shown["last_failure"]
+            .as_str()
+            .is_some_and(|reason| !reason.is_empty()),
+        "down without a reason: {shown}"
+    );
+    story.project.home.ok(["node", "start", &name]);
+    eventually("the relay is up", UP_LIMIT, || story.bank.relay_up("bank"));
+    eventually("the portal carries", UP_LIMIT, || echoes(story.inlet));
+}
+
+#[test]
+fn a_link_that_is_cut_and_mended_is_used_again() {
+    let (link, tell) = Interposer::start_later();
+    let project = Project::start_behind(link.address);
+    tell(project.address);
+    let story = Story::told_at(project, Service::echo());
+    assert!(echoes(story.inlet));
+    link.cut();
+    assert!(!echoes(story.inlet));
+    link.mend();
+    eventually("the portal carries again", Duration::from_secs(30), || {
+        echoes(story.inlet)
+    });
+}
+
+#[test]
+fn an_inlet_recovers_when_the_outlets_node_is_killed_and_started() {
+    let story = Story::told();
+    assert!(echoes(story.inlet));
+    let pid = story.bank.process();
+    process::kill(pid);
+    eventually("the process is gone", Duration::from_secs(5), || {
+        !process::is_alive(pid)
+    });
+    story.bank.home.ok(["node", "start", "bank"]);
+    eventually("the portal carries again", Duration::from_secs(30), || {
+        echoes(story.inlet)
+    });
+}
+
+#[test]
+fn the_hub_sees_no_plaintext() {
+    let (wire, tell) = Interposer::start_later();
+    let project = Project::start_behind(wire.address);
+    tell(project.address);
+    let story = Story::told_at(project, Service::echo());
+    let canary = b"canary 8f3a1c in the rows of the bank";
+    let mut client = portolan_tests::service::connect(story.inlet);
+    for _ in 0..20 {
+        assert_eq!(portolan_tests::service::ask(&mut client, canary).unwrap(), canary);
+    }
+    assert!(
+        wire.seen() > 20 * canary.len(),
+        "the traffic did not go through the wire that was watched"
+    );
+    assert!(!wire.has_seen(canary), "plaintext on the wire");
+    assert!(!wire.has_seen(&canary[..16]));
+}
