@@ -127,34 +127,46 @@ impl ChangeHistory {
         Self::decode(&bytes)
     }
 
+    /// Reads a history that other things may follow. No more than [`MAX_HISTORY_BYTES`] are looked at, however many there are.
     fn read(d: &mut Decoder<'_>) -> Result<Self, ReadError> {
         let start = d.position();
-        let input = d.input();
-        let mut changes = Vec::new();
-        let mut list = Elements::open(d)?;
-        if list.announced().is_some_and(|n| n > MAX_CHANGES as u64) {
-            return Err(ReadError::message(format!("more than {MAX_CHANGES} changes")));
-        }
-        while let Some((mut slot, end)) = list.next(|d| Ok((read_change(d)?, d.position())))? {
-            if changes.len() == MAX_CHANGES {
-                return Err(ReadError::message(format!("more than {MAX_CHANGES} changes")));
+        let rest = &d.input()[start..];
+        let window = &rest[..rest.len().min(MAX_HISTORY_BYTES)];
+        let mut within = Decoder::new(window);
+        let changes = read_changes(&mut within).map_err(|e| {
+            if e.is_end_of_input() && window.len() < rest.len() {
+                ReadError::message(format!("more than {MAX_HISTORY_BYTES} bytes"))
+            } else {
+                e
             }
-            if end - start > MAX_HISTORY_BYTES {
-                return Err(ReadError::message(format!("more than {MAX_HISTORY_BYTES} bytes")));
-            }
-            slot.data = slot.data.start - start..slot.data.end - start;
-            changes.push(slot);
-        }
-        if changes.is_empty() {
-            return Err(ReadError::message("a history has at least one change"));
-        }
-        list.close()?;
-        let bytes = &input[start..d.position()];
+        })?;
+        let bytes = &window[..within.position()];
+        d.set_position(start + bytes.len());
         Ok(ChangeHistory {
             bytes: bytes.into(),
             changes: changes.into(),
         })
     }
+}
+
+fn read_changes(d: &mut Decoder<'_>) -> Result<Vec<Slot>, ReadError> {
+    let mut changes = Vec::new();
+    let mut list = Elements::open(d)?;
+    let too_many = || ReadError::message(format!("more than {MAX_CHANGES} changes"));
+    if list.announced().is_some_and(|n| n > MAX_CHANGES as u64) {
+        return Err(too_many());
+    }
+    while let Some(change) = list.next(read_change)? {
+        if changes.len() == MAX_CHANGES {
+            return Err(too_many());
+        }
+        changes.push(change);
+    }
+    list.close()?;
+    if changes.is_empty() {
+        return Err(ReadError::message("a history has at least one change"));
+    }
+    Ok(changes)
 }
 
 fn read_change(d: &mut Decoder<'_>) -> Result<Slot, ReadError> {

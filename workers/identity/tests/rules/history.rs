@@ -469,3 +469,43 @@ fn text_is_read_in_either_case_and_with_white_space() {
     assert!(ChangeHistory::from_hex("zz").is_err());
     assert!(ChangeHistory::from_hex(&text[1..]).is_err());
 }
+
+#[test]
+fn hostile_nesting_costs_neither_stack_nor_time() {
+    let (_, identity) = identity(KeyType::Ed25519);
+    let started = std::time::Instant::now();
+    for nest in [
+        &[0x9f][..],
+        &[0x81],
+        &[0x82, 0x9f],
+        &[0xa1, 0xbf],
+        &[0xc1],
+        &[0x9b, 0xff, 0, 0, 0, 0, 0, 0, 0],
+    ] {
+        let mut bytes = identity.history().encode().to_vec();
+        bytes[1] = 0x83;
+        bytes.extend(nest.iter().cycle().take(4 << 20));
+        assert!(ChangeHistory::decode(&bytes).is_err());
+        assert!(PurposeKeyAttestation::decode(&bytes[1..]).is_err());
+        assert!(CredentialAndPurposeKey::decode(&bytes).is_err());
+    }
+    // Milliseconds; the bound is for a busy machine.
+    assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_history_within_a_message_leaves_what_follows() {
+    let (_, identity) = identity(KeyType::Ed25519);
+    let message = cbor(|e| {
+        e.array(2)
+            .unwrap()
+            .encode(identity.history())
+            .unwrap()
+            .str("next")
+            .unwrap();
+    });
+    let mut d = minicbor::Decoder::new(&message);
+    assert_eq!(d.array().unwrap(), Some(2));
+    assert_eq!(d.decode::<ChangeHistory>().unwrap(), *identity.history());
+    assert_eq!(d.str().unwrap(), "next");
+}
