@@ -1,25 +1,23 @@
 //! Keys that speak for an identity, each for one purpose (§3).
 
+mod current;
+
+pub(crate) use current::purpose_key_that_lasts;
+pub use current::{
+    MemoryPurposeKeyRepository, PURPOSE_KEY_LIFETIME, PURPOSE_KEY_RENEWAL, PurposeKey, PurposeKeyRepository,
+    create_purpose_key, current_purpose_key,
+};
+
 use crate::cbor::{Elements, bounded, fixed, to_vec, variant, variant_field};
 use crate::limits::MAX_ATTESTATION_BYTES;
 use crate::versioned::{self, DataType};
 use crate::{
-    ChangeHash, DecodeError, Error, Identifier, Identity, KeyHandle, KeyType, MAX_CLOCK_SKEW, Signature,
-    SignatureError, StorageError, Vault, VerifyingKey, sha256,
+    ChangeHash, DecodeError, Error, Identifier, Identity, MAX_CLOCK_SKEW, Signature, SignatureError, Vault,
+    VerifyingKey, sha256,
 };
 use minicbor::{Decode, Decoder, Encode, Encoder};
-use parking_lot::RwLock;
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-
-/// How long an attestation holds unless its identity ends earlier: five years of 365 days, in seconds (§3.2).
-pub const PURPOSE_KEY_LIFETIME: u64 = 5 * 365 * 24 * 60 * 60;
-
-/// After this time, in seconds, [`current_purpose_key`] makes a new key although the old one would still be accepted:
-/// 90 days. It shortens the time for which a stolen copy of the store is worth something (§9.2, S10); peers need not
-/// know or agree.
-pub const PURPOSE_KEY_RENEWAL: u64 = 90 * 24 * 60 * 60;
 
 /// What a purpose key is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -290,183 +288,6 @@ impl fmt::Debug for PurposeKeyAttestation {
             Err(e) => write!(f, "PurposeKeyAttestation({e})"),
         }
     }
-}
-
-/// A purpose key of ours, ready for use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PurposeKey {
-    /// Names the secret half in the vault.
-    pub handle: KeyHandle,
-    /// The attestation to show to peers.
-    pub attestation: PurposeKeyAttestation,
-    /// What the attestation says.
-    pub data: AttestationData,
-}
-
-impl PurposeKey {
-    /// Whether a peer that knows the latest state of `identity` accepts this key now, and it is not yet time to renew it.
-    /// This compares a few numbers: whoever makes many handshakes keeps the key and asks here before each, and asks
-    /// [`current_purpose_key`] when the answer is no.
-    pub fn is_current(&self, identity: &Identity, now: u64) -> bool {
-        self.data.subject == *identity.identifier()
-            && self.data.subject_latest_change_hash == identity.latest_change_hash()
-            && self.data.expires_at >= now
-            && self.data.created_at <= now.saturating_add(MAX_CLOCK_SKEW)
-            && !self.is_due_for_renewal(now)
-    }
-
-    fn is_due_for_renewal(&self, now: u64) -> bool {
-        now.saturating_sub(self.data.created_at) >= PURPOSE_KEY_RENEWAL
-    }
-}
-
-/// Keeps the current attestation per identity and purpose.
-pub trait PurposeKeyRepository: Send + Sync {
-    /// The current attestation.
-    fn get(
-        &self,
-        identifier: &Identifier,
-        purpose: Purpose,
-    ) -> Result<Option<PurposeKeyAttestation>, StorageError>;
-
-    /// Replaces the current attestation.
-    fn put(
-        &self,
-        identifier: &Identifier,
-        purpose: Purpose,
-        attestation: &PurposeKeyAttestation,
-    ) -> Result<(), StorageError>;
-}
-
-/// A repository that forgets everything with the process. It grows with the number of our own identities only.
-#[derive(Debug, Default)]
-pub struct MemoryPurposeKeyRepository {
-    attestations: RwLock<HashMap<(Identifier, Purpose), PurposeKeyAttestation>>,
-}
-
-impl PurposeKeyRepository for MemoryPurposeKeyRepository {
-    fn get(
-        &self,
-        identifier: &Identifier,
-        purpose: Purpose,
-    ) -> Result<Option<PurposeKeyAttestation>, StorageError> {
-        Ok(self.attestations.read().get(&(*identifier, purpose)).cloned())
-    }
-
-    fn put(
-        &self,
-        identifier: &Identifier,
-        purpose: Purpose,
-        attestation: &PurposeKeyAttestation,
-    ) -> Result<(), StorageError> {
-        self.attestations
-            .write()
-            .insert((*identifier, purpose), attestation.clone());
-        Ok(())
-    }
-}
-
-/// The key of `identity` for `purpose` (§3.2): the one in the repository if peers will accept it now and its secret is in
-/// the vault; otherwise a new one, which replaces it. Ask again before every use, since an attestation ends with time and
-/// with rotation; asking costs one signature check, which [`PurposeKey::is_current`] spares.
-///
-/// Secrets of replaced keys stay in the vault, since channels and credentials of before may still refer to them.
-pub fn current_purpose_key(
-    vault: &dyn Vault,
-    repository: &dyn PurposeKeyRepository,
-    identity: &Identity,
-    purpose: Purpose,
-    now: u64,
-) -> Result<PurposeKey, Error> {
-    purpose_key_that_lasts(vault, repository, identity, purpose, now, now)
-}
-
-/// As [`current_purpose_key`], and prefers a key that holds until `until`: one that ends earlier is kept only if a new
-/// one would not last longer.
-pub(crate) fn purpose_key_that_lasts(
-    vault: &dyn Vault,
-    repository: &dyn PurposeKeyRepository,
-    identity: &Identity,
-    purpose: Purpose,
-    now: u64,
-    until: u64,
-) -> Result<PurposeKey, Error> {
-    let until = until.min(identity.latest_change().valid_until);
-    if let Some(attestation) = repository.get(identity.identifier(), purpose)?
-        && let Some(key) = usable(vault, identity, purpose, attestation, now)?
-        && key.data.expires_at >= until
-        && !key.is_due_for_renewal(now)
-    {
-        return Ok(key);
-    }
-    let key = create_purpose_key(vault, identity, purpose, now, PURPOSE_KEY_LIFETIME)?;
-    repository.put(identity.identifier(), purpose, &key.attestation)?;
-    Ok(key)
-}
-
-/// Makes a new purpose key, valid for `lifetime` seconds, and stores nothing but its secret.
-pub fn create_purpose_key(
-    vault: &dyn Vault,
-    identity: &Identity,
-    purpose: Purpose,
-    now: u64,
-    lifetime: u64,
-) -> Result<PurposeKey, Error> {
-    let (handle, public_key) = match purpose {
-        Purpose::SecureChannel => {
-            let handle = vault.generate_x25519_key()?;
-            (
-                handle,
-                PurposePublicKey::SecureChannelStatic(vault.x25519_public_key(&handle)?),
-            )
-        }
-        Purpose::Credentials => {
-            let handle = vault.generate_signing_key(KeyType::Ed25519)?;
-            (
-                handle,
-                PurposePublicKey::CredentialSigning(vault.verifying_key(&handle)?),
-            )
-        }
-    };
-    let attested = PurposeKeyAttestation::create(vault, identity, public_key, now, lifetime)
-        .and_then(|attestation| Ok((attestation.read()?, attestation)));
-    match attested {
-        Ok((data, attestation)) => Ok(PurposeKey {
-            handle,
-            attestation,
-            data,
-        }),
-        Err(e) => {
-            // Callers try again; every attempt would leave a useless key behind. The first failure is the one to report.
-            let _ = vault.delete_key(&handle);
-            Err(e)
-        }
-    }
-}
-
-/// The stored key, if a peer would accept it and we can use it.
-fn usable(
-    vault: &dyn Vault,
-    identity: &Identity,
-    purpose: Purpose,
-    attestation: PurposeKeyAttestation,
-    now: u64,
-) -> Result<Option<PurposeKey>, Error> {
-    let Ok(data) = attestation.verify(identity, now) else {
-        return Ok(None);
-    };
-    if data.public_key.purpose() != purpose {
-        return Ok(None);
-    }
-    let handle = match &data.public_key {
-        PurposePublicKey::SecureChannelStatic(key) => vault.x25519_handle(key)?,
-        PurposePublicKey::CredentialSigning(key) => vault.signing_handle(key)?,
-    };
-    Ok(vault.contains(&handle)?.then_some(PurposeKey {
-        handle,
-        attestation,
-        data,
-    }))
 }
 
 impl<C> Encode<C> for PurposePublicKey {

@@ -2,7 +2,7 @@
 
 use crate::forge::*;
 use portolan_identity::limits::MAX_ATTESTATION_BYTES;
-use portolan_identity::purpose_key::{PURPOSE_KEY_RENEWAL, create_purpose_key};
+use portolan_identity::purpose_key::{PURPOSE_KEY_LIFETIME, PURPOSE_KEY_RENEWAL, create_purpose_key};
 use portolan_identity::*;
 
 const NOW: u64 = T + 1000;
@@ -184,7 +184,7 @@ fn a_purpose_key_is_made_when_it_is_needed_and_kept() {
     let channel = node.get(&identity, Purpose::SecureChannel, NOW).unwrap();
     let credentials = node.get(&identity, Purpose::Credentials, NOW).unwrap();
     assert_ne!(channel.handle, credentials.handle);
-    assert_eq!(channel.data.expires_at, NOW + FIVE_YEARS);
+    assert_eq!(channel.data.expires_at, NOW + PURPOSE_KEY_LIFETIME);
     assert_eq!(
         node.get(&identity, Purpose::SecureChannel, NOW + 100).unwrap(),
         channel
@@ -226,13 +226,19 @@ fn a_purpose_key_is_replaced_after_a_rotation_when_it_is_old_and_when_its_secret
 }
 
 #[test]
-fn an_identity_older_than_five_years_still_makes_attestations_that_verify() {
+fn an_attestation_never_outlives_its_identity() {
     let (node, identity) = OnDemand::new();
+    // More than five years old, and asked for five years more.
     let now = T + FIVE_YEARS + FIVE_YEARS / 2;
+    let key = create_purpose_key(&node.vault, &identity, Purpose::SecureChannel, now, FIVE_YEARS).unwrap();
+    assert_eq!(key.data.expires_at, T + TEN_YEARS);
+    assert!(key.attestation.verify(&identity, now).is_ok());
+
+    let now = T + TEN_YEARS - 1000;
     let key = node.get(&identity, Purpose::SecureChannel, now).unwrap();
     assert_eq!(key.data.expires_at, T + TEN_YEARS);
     assert!(key.attestation.verify(&identity, now).is_ok());
-    // And does not make a new one at every attempt.
+    // And there is no new one at every attempt.
     assert_eq!(node.get(&identity, Purpose::SecureChannel, now + 1).unwrap(), key);
 }
 
