@@ -123,7 +123,9 @@ pub(crate) fn purpose_key_that_lasts(
     {
         return Ok(key);
     }
-    let lifetime = PURPOSE_KEY_LIFETIME.max(until.saturating_sub(now));
+    // Until its renewal, the key must outlast not only this use but also the next of the same length; or else every
+    // use would make another key.
+    let lifetime = PURPOSE_KEY_LIFETIME.max(until.saturating_sub(now).saturating_add(PURPOSE_KEY_RENEWAL));
     let key = create_purpose_key(vault, identity, purpose, now, lifetime)?;
     repository.put(identity.identifier(), purpose, &key.attestation)?;
     Ok(key)

@@ -219,6 +219,29 @@ fn an_issuer_renews_its_key_before_it_would_cut_a_credential_short() {
 }
 
 #[test]
+fn credentials_of_any_lifetime_share_a_key() {
+    const DAY: u64 = 86_400;
+    for lifetime in [DAY, 30 * DAY, 180 * DAY, 365 * DAY, 20 * 365 * DAY] {
+        let (vault, issuer) = identity(KeyType::Ed25519);
+        let keys = MemoryPurposeKeyRepository::default();
+        let issue = |now| {
+            let none = Attributes::new();
+            CredentialAndPurposeKey::issue(&vault, &keys, &issuer, &subject(), None, none, now, lifetime)
+                .unwrap()
+        };
+        let first = issue(NOW);
+        for day in 1..90 {
+            assert_eq!(
+                issue(NOW + day * DAY).attestation,
+                first.attestation,
+                "{lifetime} s, day {day}"
+            );
+        }
+        assert_ne!(issue(NOW + 90 * DAY).attestation, first.attestation);
+    }
+}
+
+#[test]
 fn a_credential_ends_with_the_identity_of_its_issuer_at_the_latest() {
     let (vault, issuer) = identity(KeyType::Ed25519);
     let keys = MemoryPurposeKeyRepository::default();
