@@ -1,0 +1,155 @@
+//! What a hop and a worker cost inside a node.
+//!
+//! `hop` sends messages in a circle between two workers of one arbiter, that is on one core, with everything that a message
+//! meets on its way: looking up the next address, flow control, both access controls, the mailbox. One element is one delivery.
+
+// The macros of criterion make functions without documentation.
+#![allow(missing_docs)]
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use portolan_runtime::services::{Echo, Hop};
+use portolan_runtime::{
+    AccessControl, Context, Envelope, Message, Node, Result, Route, SyncWorker, WorkerOptions, route,
+};
+
+/// Messages that circle at the same time.
+const IN_FLIGHT: usize = 128;
+/// Deliveries of one measurement's element count are counted in pairs: one at the hop, one at the turn.
+const PER_TURN: u64 = 2;
+
+/// The other end of the circle: counts, and sends every message round again until enough have passed.
+struct Turn {
+    way: Route,
+    left: u64,
+    waiting: usize,
+    done: mpsc::SyncSender<Instant>,
+}
+
+impl SyncWorker for Turn {
+    fn handle(&mut self, ctx: &mut Context, envelope: Envelope) -> Result<()> {
+        if let Ok(count) = <[u8; 8]>::try_from(envelope.message.payload.as_slice()) {
+            // The first messages say how often to go round.
+            let count = u64::from_le_bytes(count);
+            if count > 0 {
+                self.left = count;
+            }
+        }
+        if self.left == 0 {
+            self.waiting += 1;
+            if self.waiting == IN_FLIGHT {
+                self.waiting = 0;
+                let _ = self.done.try_send(Instant::now());
+            }
+            return Ok(());
+        }
+        self.left -= 1;
+        let mut message = envelope.message;
+        message.payload.as_mut_slice().fill(0);
+        message.onward = self.way.clone();
+        message.back = Route::new();
+        ctx.forward(message)?;
+        Ok(())
+    }
+}
+
+/// Sends `turns` messages round the circle and returns how long that took.
+fn circle(node: &Node, done: &mpsc::Receiver<Instant>, turns: u64) -> Duration {
+    let start = Instant::now();
+    let sender = node.clone();
+    let sent = node.block_on(move || async move {
+        let mut context = sender.context("starter")?;
+        for n in 0..IN_FLIGHT {
+            let count = if n == 0 { turns } else { 0 };
+            context
+                .send_message(Message::new(
+                    route!["turn"],
+                    Route::new(),
+                    count.to_le_bytes().as_slice(),
+                ))
+                .await?;
+        }
+        Ok::<(), portolan_runtime::Error>(())
+    });
+    assert!(matches!(sent, Ok(Ok(()))), "{sent:?}");
+    let end = done
+        .recv_timeout(Duration::from_secs(60))
+        .expect("the messages come round");
+    end - start
+}
+
+fn hop(c: &mut Criterion) {
+    let mut group = c.benchmark_group("hop");
+    for hops in [1_usize, 3] {
+        let node = Node::builder().arbiters(1).build().expect("a node starts");
+        let (sender, done) = mpsc::sync_channel(1);
+        let mut way = Route::new();
+        for hop in 0..hops {
+            let name = format!("hop{hop}");
+            node.start_sync_worker(WorkerOptions::new(name.as_str()), Hop)
+                .expect("a worker starts");
+            way.push(name.as_str().into());
+        }
+        way.push("turn".into());
+        let last = format!("hop{}", hops - 1);
+        let options = WorkerOptions::new("turn").incoming(AccessControl::Any(
+            [AccessControl::only(last.as_str()), AccessControl::only("starter")].into(),
+        ));
+        node.start_sync_worker(
+            options,
+            Turn {
+                way,
+                left: 0,
+                waiting: 0,
+                done: sender,
+            },
+        )
+        .expect("a worker starts");
+        group.throughput(Throughput::Elements(hops as u64 + PER_TURN - 1));
+        group.bench_function(format!("{hops}_between"), |b| {
+            b.iter_custom(|turns| circle(&node, &done, turns))
+        });
+        node.stop_blocking();
+    }
+    group.finish();
+}
+
+fn worker_start(c: &mut Criterion) {
+    let node = Node::builder().arbiters(1).build().expect("a node starts");
+    c.bench_function("worker_start", |b| {
+        b.iter_custom(|count| {
+            let mut taken = Duration::ZERO;
+            // In batches, so that there are not millions of workers at once. Stopping is not measured.
+            let mut left = count;
+            while left > 0 {
+                let batch = left.min(1000);
+                left -= batch;
+                let start = Instant::now();
+                let addresses: Vec<_> = (0..batch)
+                    .map(|n| {
+                        node.start_sync_worker(format!("w{n}").as_str(), Echo)
+                            .expect("a worker starts")
+                    })
+                    .collect();
+                taken += start.elapsed();
+                for address in &addresses {
+                    let _ = node.stop_worker(address);
+                }
+                while addresses.iter().any(|address| node.has_worker(address)) {
+                    std::thread::yield_now();
+                }
+            }
+            taken
+        });
+    });
+    node.stop_blocking();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
+    targets = hop, worker_start
+}
+criterion_main!(benches);
