@@ -72,7 +72,10 @@ pub(crate) fn parse(text: &str) -> Result<Translation> {
         stock_negations: Vec::new(),
     };
     parser.run()?;
-    Ok(Translation { expression: parser.translate(), stock_negations: parser.stock_negations })
+    Ok(Translation {
+        expression: parser.translate(),
+        stock_negations: parser.stock_negations,
+    })
 }
 
 impl<'a> Parser<'a> {
@@ -113,7 +116,10 @@ impl<'a> Parser<'a> {
                     return Err(self.problem(Problem::TooDeep));
                 }
                 self.at += 1;
-                self.groups.push(Group { opened_at: start, ..Group::default() });
+                self.groups.push(Group {
+                    opened_at: start,
+                    ..Group::default()
+                });
                 keyword = None;
             } else if self.at_keyword("not") && !self.is_name_not() {
                 self.at += "not".len();
@@ -127,7 +133,11 @@ impl<'a> Parser<'a> {
 
     /// Whether the word `not` at this place can only be the name of an attribute: nothing to negate follows.
     fn is_name_not(&self) -> bool {
-        let rest = self.rest().get("not".len()..).unwrap_or_default().trim_start_matches(BLANK);
+        let rest = self
+            .rest()
+            .get("not".len()..)
+            .unwrap_or_default()
+            .trim_start_matches(BLANK);
         rest.is_empty() || rest.starts_with([')', '='])
     }
 
@@ -160,9 +170,15 @@ impl<'a> Parser<'a> {
         };
         let item = match value {
             None if is_identifier(run) => Item::Identifier(format!("I{}", run[1..].to_ascii_lowercase())),
-            _ => Item::Attribute { name: run, value: value.unwrap_or("true") },
+            _ => Item::Attribute {
+                name: run,
+                value: value.unwrap_or("true"),
+            },
         };
-        self.operands.push(Operand { start: self.items.len(), levels: 1 });
+        self.operands.push(Operand {
+            start: self.items.len(),
+            levels: 1,
+        });
         self.items.push((item, self.items.len()));
         self.finish_term()
     }
@@ -234,7 +250,12 @@ impl<'a> Parser<'a> {
     fn combine(&mut self, operator: Item<'a>, count: usize) -> Result<()> {
         let first = self.operands.len() - count;
         let start = self.operands[first].start;
-        let levels = 1 + self.operands.drain(first..).map(|operand| operand.levels).max().unwrap_or_default();
+        let levels = 1 + self
+            .operands
+            .drain(first..)
+            .map(|operand| operand.levels)
+            .max()
+            .unwrap_or_default();
         if levels > MAX_LEVELS {
             return Err(self.problem(Problem::TooDeep));
         }
@@ -260,13 +281,19 @@ impl<'a> Parser<'a> {
             let (item, start) = &self.items[at];
             builder.open(false);
             let equals = |builder: &mut Builder, name: String, value: &str| {
-                for node in [Node::Name("=".into()), Node::Name(name.into()), Node::Text(value.into())] {
+                for node in [
+                    Node::Name("=".into()),
+                    Node::Name(name.into()),
+                    Node::Text(value.into()),
+                ] {
                     builder.atom(node);
                 }
             };
             match item {
                 Item::Attribute { name, value } => equals(&mut builder, format!("subject.{name}"), value),
-                Item::Identifier(identifier) => equals(&mut builder, "subject.identifier".to_owned(), identifier),
+                Item::Identifier(identifier) => {
+                    equals(&mut builder, "subject.identifier".to_owned(), identifier)
+                }
                 Item::Not => builder.atom(Node::Name("not".into())),
                 Item::And => builder.atom(Node::Name("and".into())),
                 Item::Or => builder.atom(Node::Name("or".into())),
@@ -307,7 +334,9 @@ impl<'a> Parser<'a> {
 
     fn at_keyword(&self, keyword: &str) -> bool {
         let after = self.rest().strip_prefix(keyword);
-        after.is_some_and(|after| after.is_empty() || after.starts_with(BLANK) || after.starts_with(['(', ')']))
+        after.is_some_and(|after| {
+            after.is_empty() || after.starts_with(BLANK) || after.starts_with(['(', ')'])
+        })
     }
 
     fn problem(&self, problem: Problem) -> SyntaxError {
@@ -319,7 +348,8 @@ const BLANK: [char; 4] = [' ', '\t', '\r', '\n'];
 
 /// `I` and 64 hexadecimal digits in either case.
 pub(crate) fn is_identifier(name: &str) -> bool {
-    name.strip_prefix('I').is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|c| c.is_ascii_hexdigit()))
+    name.strip_prefix('I')
+        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|c| c.is_ascii_hexdigit()))
 }
 
 /// In stock 0.150 the keyword `not` needs no boundary: it is cut off whenever the rest can start a name.

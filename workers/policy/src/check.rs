@@ -4,9 +4,10 @@
 //! gets in. The checks run over the translated expression: first types and constants from the leaves to the root, then
 //! the findings in the order of the text.
 
+mod operands;
+
 use std::fmt::{self, Display, Formatter};
 
-use crate::boolean::is_identifier;
 use crate::environment::{ACTION_ID, Environment, HAS_CREDENTIAL, IDENTIFIER, RESOURCE_ID, SUBJECT, Value};
 use crate::evaluate;
 use crate::expression::{Expression, Head, Node};
@@ -81,7 +82,10 @@ pub(crate) fn check(policy: &Policy) -> Vec<Finding> {
         checker.report(Severity::Warning, 0, message, None);
     }
     if policy.levels() > STOCK_MAX_LEVELS {
-        let message = format!("nested {} levels deep; more than {STOCK_MAX_LEVELS} crash a stock 0.150 node", policy.levels());
+        let message = format!(
+            "nested {} levels deep; more than {STOCK_MAX_LEVELS} crash a stock 0.150 node",
+            policy.levels()
+        );
         checker.report(Severity::Warning, 0, message, None);
     }
     checker.root();
@@ -130,24 +134,42 @@ fn is_bindable(name: &str) -> bool {
 
 impl Checker<'_> {
     fn fact(&self, at: u32) -> Fact {
-        let kind = |kind| Fact { kind: Some(kind), constant: None };
+        let kind = |kind| Fact {
+            kind: Some(kind),
+            constant: None,
+        };
         match self.expression.node(at) {
             Node::Text(_) => kind(Kind::Text),
             Node::Integer(_) => kind(Kind::Integer),
             Node::Float(_) => kind(Kind::Float),
-            Node::Boolean(value) => Fact { kind: Some(Kind::Boolean), constant: Some(*value) },
+            Node::Boolean(value) => Fact {
+                kind: Some(Kind::Boolean),
+                constant: Some(*value),
+            },
             Node::Name(name) if is_bindable(name) => kind(Kind::of_unbound(name)),
             Node::Sequence { .. } => kind(Kind::Sequence),
-            Node::List { head: Head::Empty, .. } => kind(Kind::Unit),
-            Node::List { head: Head::Operator(operator), len, .. } => {
+            Node::List {
+                head: Head::Empty, ..
+            } => kind(Kind::Unit),
+            Node::List {
+                head: Head::Operator(operator),
+                len,
+                ..
+            } => {
                 let operands: Vec<u32> = self.operands(at).collect();
                 let correct = operator.arity().allows(len - 1);
                 Fact {
                     kind: match (operator, &operands[..]) {
-                        (Operator::If, [_, yes, no]) => self.kind(*yes).zip(self.kind(*no)).map(|(a, b)| a.join(b)),
+                        (Operator::If, [_, yes, no]) => {
+                            self.kind(*yes).zip(self.kind(*no)).map(|(a, b)| a.join(b))
+                        }
                         _ => Some(Kind::Boolean),
                     },
-                    constant: if correct { self.constant_of(at, *operator, &operands) } else { None },
+                    constant: if correct {
+                        self.constant_of(at, *operator, &operands)
+                    } else {
+                        None
+                    },
                 }
             }
             Node::Name(_) | Node::List { .. } => Fact::default(),
@@ -160,7 +182,10 @@ impl Checker<'_> {
             if operands.iter().any(|operand| constant(operand) == Some(decisive)) {
                 return Some(decisive);
             }
-            operands.iter().all(|operand| constant(operand).is_some()).then_some(!decisive)
+            operands
+                .iter()
+                .all(|operand| constant(operand).is_some())
+                .then_some(!decisive)
         };
         match (operator, operands) {
             (Operator::And, _) => lazy(false),
@@ -193,12 +218,20 @@ impl Checker<'_> {
 
     fn report(&mut self, severity: Severity, at: u32, message: String, suggestion: Option<String>) {
         let (severity, message) = if self.dead[at as usize] {
-            (Severity::Warning, format!("{message} (in a part that is never evaluated)"))
+            (
+                Severity::Warning,
+                format!("{message} (in a part that is never evaluated)"),
+            )
         } else {
             (severity, message)
         };
         let expression = self.expression.excerpt(at, SHOWN);
-        self.findings.push(Finding { severity, message, expression, suggestion });
+        self.findings.push(Finding {
+            severity,
+            message,
+            expression,
+            suggestion,
+        });
     }
 
     fn error(&mut self, at: u32, message: String, suggestion: Option<String>) {
@@ -209,18 +242,31 @@ impl Checker<'_> {
         self.report(Severity::Warning, at, message.into(), None);
     }
 
+    /// The policy with another text in place of a sub-expression, if that makes a short policy.
     fn instead_of(&self, at: u32, replacement: &str) -> Option<String> {
-        self.expression.with_replacement(at, replacement, SHOWN)
+        self.expression
+            .with_replacement(at, replacement, SHOWN)
+            .filter(|text| Policy::parse(text).is_ok())
     }
 
     fn root(&mut self) {
         // `and` and `or` say themselves which operand is not boolean.
         let says_so = matches!(
             self.expression.node(0),
-            Node::List { head: Head::Operator(Operator::And | Operator::Or), .. }
+            Node::List {
+                head: Head::Operator(Operator::And | Operator::Or),
+                ..
+            }
         );
         if let Some(kind) = self.kind(0).filter(|kind| *kind != Kind::Boolean && !says_so) {
-            self.error(0, format!("the policy must be true or false, but this is {}", describe(kind)), None);
+            self.error(
+                0,
+                format!(
+                    "the policy must be true or false, but this is {}",
+                    operands::describe(kind)
+                ),
+                None,
+            );
         }
         match self.facts[0].constant {
             Some(true) => self.warn(0, "this allows every peer, also one without a credential"),
@@ -231,7 +277,11 @@ impl Checker<'_> {
 
     fn node(&mut self, at: u32, form: Form) {
         match self.expression.node(at) {
-            Node::List { head: Head::Operator(operator), len, .. } => {
+            Node::List {
+                head: Head::Operator(operator),
+                len,
+                ..
+            } => {
                 self.skipped[at as usize + 1] = true;
                 if form == Form::Boolean && *operator == Operator::Equal && self.boolean_term(at) {
                     return;
@@ -239,21 +289,33 @@ impl Checker<'_> {
                 if !operator.arity().allows(len - 1) {
                     let message = format!("`{operator}` takes {}, not {}", operator.arity(), len - 1);
                     self.error(at, message, None);
+                    // Which operands were meant is anybody's guess.
+                    let operands: Vec<u32> = self.operands(at).collect();
+                    operands
+                        .into_iter()
+                        .for_each(|operand| self.skipped[operand as usize] = true);
                     return;
                 }
                 let operands: Vec<u32> = self.operands(at).collect();
                 self.operator(at, *operator, &operands);
             }
-            Node::List { head: Head::Unknown, .. } => {
+            Node::List {
+                head: Head::Unknown, ..
+            } => {
                 self.skipped[at as usize + 1] = true;
                 self.unknown_operator(at);
             }
-            Node::List { head: Head::NotName, .. } => {
-                let message = "a list must start with an operator: are there parentheses too many?".to_owned();
+            Node::List {
+                head: Head::NotName, ..
+            } => {
+                let message =
+                    "a list must start with an operator: are there parentheses too many?".to_owned();
                 self.error(at, message, None);
             }
             Node::Name(name) => self.name(at, name),
-            Node::Text(text) if text.contains(|c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r')) => {
+            Node::Text(text)
+                if text.contains(|c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r')) =>
+            {
                 self.warn(at, "a stock 0.150 node reads this string but damages its control characters when it stores it");
             }
             Node::Float(value) if value.is_nan() => self.warn(at, "`nan` equals nothing, not even itself"),
@@ -264,11 +326,17 @@ impl Checker<'_> {
     /// Names that the boolean form reads as attributes although something else is meant. True when one was reported.
     fn boolean_term(&mut self, at: u32) -> bool {
         let operands: Vec<u32> = self.operands(at).collect();
-        let [name, value] = &operands[..] else { return false };
-        let (Node::Name(full), Node::Text(value)) = (self.expression.node(*name), self.expression.node(*value)) else {
+        let [name, value] = &operands[..] else {
             return false;
         };
-        let Some(attribute) = full.strip_prefix(SUBJECT) else { return false };
+        let (Node::Name(full), Node::Text(value)) =
+            (self.expression.node(*name), self.expression.node(*value))
+        else {
+            return false;
+        };
+        let Some(attribute) = full.strip_prefix(SUBJECT) else {
+            return false;
+        };
         let literally = format!("(= {full} {})", quoted(value));
         let bare = &**value == "true";
         let replacement = match attribute {
@@ -276,9 +344,15 @@ impl Checker<'_> {
             "false" | "or" if bare => "(or false)".to_owned(),
             "true" | "false" | "and" | "or" | "not" | "if" => literally,
             "has_credential" | "subject.has_credential" => {
-                format!("(= {HAS_CREDENTIAL} {})", if &**value == "false" { "false" } else { "true" })
+                format!(
+                    "(= {HAS_CREDENTIAL} {})",
+                    if &**value == "false" { "false" } else { "true" }
+                )
             }
-            _ if ["subject.", "resource.", "action."].iter().any(|prefix| attribute.starts_with(prefix)) => {
+            _ if ["subject.", "resource.", "action."]
+                .iter()
+                .any(|prefix| attribute.starts_with(prefix)) =>
+            {
                 format!("(= {attribute} {})", quoted(value))
             }
             _ => return false,
@@ -300,30 +374,12 @@ impl Checker<'_> {
         true
     }
 
-    fn unknown_operator(&mut self, at: u32) {
-        let Node::Name(name) = self.expression.node(at + 1) else { return };
-        let meant = match &**name {
-            "==" | "eq" | "equal" | "equals" => Some("="),
-            "<>" | "ne" | "/=" => Some("!="),
-            "lt" => Some("<"),
-            "gt" => Some(">"),
-            "&&" | "&" | "AND" | "And" | "all" => Some("and"),
-            "||" | "OR" | "Or" | "any" => Some("or"),
-            "!" | "NOT" | "Not" => Some("not"),
-            "IF" | "If" | "cond" => Some("if"),
-            "member" | "in" | "in?" | "contains" | "contains?" => Some("member?"),
-            "exists" | "exist?" | "has" | "has?" | "defined?" => Some("exists?"),
-            _ => None,
-        };
-        let known = Operator::ALL.map(Operator::as_str).join(" ");
-        let message = format!("unknown operator `{}`; the operators are {known}", name.escape_debug());
-        let suggestion = meant.and_then(|meant| self.instead_of(at + 1, meant));
-        self.error(at, message, suggestion);
-    }
-
     fn name(&mut self, at: u32, name: &str) {
         if !lexer::is_plain_name(name) {
-            self.warn(at, "a stock 0.150 node reads this identifier but damages it when it stores it");
+            self.warn(
+                at,
+                "a stock 0.150 node reads this identifier but damages it when it stores it",
+            );
         }
         if self.skipped[at as usize] || is_bindable(name) {
             return;
@@ -332,7 +388,11 @@ impl Checker<'_> {
         let list = self.expression.enclosing_list(at);
         if Operator::from_name(name).is_some() {
             let suggestion = (list != at).then(|| self.instead_of(at, "")).flatten();
-            self.error(list, format!("the operator `{shown}` stands where a value is needed"), suggestion);
+            self.error(
+                list,
+                format!("the operator `{shown}` stands where a value is needed"),
+                suggestion,
+            );
             return;
         }
         let lower = name.to_ascii_lowercase();
@@ -348,203 +408,5 @@ impl Checker<'_> {
             "nothing ever binds `{shown}`; known are {HAS_CREDENTIAL}, {IDENTIFIER}, {SUBJECT}<attribute>, {RESOURCE_ID} and {ACTION_ID}"
         );
         self.error(list, message, suggestion);
-    }
-
-    fn operator(&mut self, at: u32, operator: Operator, operands: &[u32]) {
-        match operator {
-            Operator::And => self.lazy(at, operator, operands, false),
-            Operator::Or => self.lazy(at, operator, operands, true),
-            Operator::Not => operands.iter().for_each(|&operand| self.needs_boolean(at, operator, operand)),
-            Operator::If => {
-                if let [test, yes, no] = *operands {
-                    self.needs_boolean(at, operator, test);
-                    match self.facts[test as usize].constant {
-                        Some(true) => self.kill(no),
-                        Some(false) => self.kill(yes),
-                        None => {}
-                    }
-                }
-            }
-            Operator::Member => {
-                if let [needle, sequence] = *operands {
-                    self.member(at, needle, sequence);
-                }
-            }
-            Operator::Exists => operands.iter().for_each(|&operand| self.exists(at, operand)),
-            Operator::Equal | Operator::NotEqual | Operator::Less | Operator::Greater => {
-                self.comparison(at, operator, operands);
-            }
-        }
-    }
-
-    fn lazy(&mut self, at: u32, operator: Operator, operands: &[u32], decisive: bool) {
-        let mut decided = false;
-        for &operand in operands {
-            if decided {
-                self.kill(operand);
-            }
-            self.needs_boolean(at, operator, operand);
-            decided |= self.facts[operand as usize].constant == Some(decisive);
-        }
-    }
-
-    /// Marks a sub-expression as never evaluated. What lies in a marked one is marked already.
-    fn kill(&mut self, at: u32) {
-        if !self.dead[at as usize] {
-            self.dead[at as usize..self.expression.end(at) as usize].fill(true);
-        }
-    }
-
-    fn needs_boolean(&mut self, at: u32, operator: Operator, operand: u32) {
-        let Some(kind) = self.kind(operand).filter(|kind| *kind != Kind::Boolean) else { return };
-        let suggestion = match self.expression.node(operand) {
-            Node::Name(name) if kind == Kind::Text && lexer::is_plain_name(name) => {
-                self.instead_of(operand, &format!("(= {name} \"true\")"))
-            }
-            Node::Text(text) if &**text == "true" || &**text == "false" => self.instead_of(operand, text),
-            _ => None,
-        };
-        let shown = self.expression.excerpt(operand, 60);
-        let place = if self.dead[operand as usize] { operand } else { at };
-        self.error(place, format!("`{operator}` needs true or false, but {shown} is {}", describe(kind)), suggestion);
-    }
-
-    fn exists(&mut self, at: u32, operand: u32) {
-        self.skipped[operand as usize] = true;
-        match self.expression.node(operand) {
-            Node::Name(name) if is_bindable(name) => {}
-            Node::Name(name) => {
-                let message = format!("nothing ever binds `{}`, so this is always false", name.escape_debug());
-                self.warn(at, message);
-            }
-            Node::Text(text) if lexer::is_plain_name(text) && is_bindable(text) => {
-                let suggestion = self.instead_of(operand, text);
-                self.error(at, "`exists?` takes identifiers without quotes".to_owned(), suggestion);
-            }
-            _ => self.error(at, "`exists?` takes identifiers, such as subject.role".to_owned(), None),
-        }
-    }
-
-    fn member(&mut self, at: u32, needle: u32, sequence: u32) {
-        match self.kind(sequence) {
-            Some(Kind::Sequence) => {
-                let elements: Vec<u32> = self.expression.children(sequence).collect();
-                if matches!(self.expression.node(sequence), Node::Sequence { .. }) {
-                    let _ = elements.into_iter().any(|element| self.clashes(at, needle, element));
-                }
-            }
-            Some(kind) => {
-                let shown = self.expression.excerpt(sequence, 60);
-                let suggestion = match kind {
-                    Kind::Text | Kind::Integer | Kind::Float => self.instead_of(sequence, &format!("[{shown}]")),
-                    _ => None,
-                };
-                let message = format!("`member?` looks in a sequence `[…]`, but {shown} is {}", describe(kind));
-                self.error(at, message, suggestion);
-            }
-            None => {}
-        }
-    }
-
-    fn comparison(&mut self, at: u32, operator: Operator, operands: &[u32]) {
-        if operator == Operator::NotEqual && operands.len() != 2 {
-            self.warn(at, match operands.len() {
-                0 | 1 => "`!=` with fewer than two operands is always false",
-                _ => "`!=` with more than two operands means: not all neighbours are equal; it does not mean: all differ",
-            });
-        }
-        for pair in operands.windows(2) {
-            if self.clashes(at, pair[0], pair[1]) {
-                return;
-            }
-        }
-        if matches!(operator, Operator::Less | Operator::Greater) {
-            self.ordering(at, operands);
-        }
-        for pair in operands.windows(2) {
-            self.identifier_text(at, pair[0], pair[1]);
-            self.identifier_text(at, pair[1], pair[0]);
-        }
-    }
-
-    fn ordering(&mut self, at: u32, operands: &[u32]) {
-        let lengths = |at: &u32| match self.expression.node(*at) {
-            Node::Sequence { len, .. } => Some(*len),
-            _ => None,
-        };
-        let differ = operands.windows(2).any(|pair| lengths(&pair[0]).zip(lengths(&pair[1])).is_some_and(|(a, b)| a != b));
-        if differ {
-            self.warn(at, "a shorter sequence is always less than a longer one, whatever is in them");
-        }
-        let number = |at: &u32| match self.expression.node(*at) {
-            Node::Text(text) => text.parse::<f64>().is_ok_and(f64::is_finite),
-            _ => false,
-        };
-        let texts = operands.iter().all(|operand| self.kind(*operand) == Some(Kind::Text));
-        if texts && operands.iter().any(number) {
-            self.warn(at, "strings are compared character by character, not as numbers: \"10\" is less than \"9\"");
-        }
-    }
-
-    /// A text that no peer has as its identifier.
-    fn identifier_text(&mut self, at: u32, name: u32, text: u32) {
-        let (Node::Name(name), Node::Text(value)) = (self.expression.node(name), self.expression.node(text)) else {
-            return;
-        };
-        if &**name != IDENTIFIER || (is_identifier(value) && !value.contains(|c: char| matches!(c, 'A'..='F'))) {
-            return;
-        }
-        let suggestion = if is_identifier(value) {
-            self.instead_of(text, &quoted(&format!("I{}", value[1..].to_ascii_lowercase())))
-        } else {
-            None
-        };
-        let message = "no peer has this identifier: it is `I` and 64 lower-case hexadecimal digits".to_owned();
-        self.report(Severity::Warning, at, message, suggestion);
-    }
-
-    /// Reports two operands whose types do not compare.
-    fn clashes(&mut self, at: u32, a: u32, b: u32) -> bool {
-        let Some((a_kind, b_kind)) = self.kind(a).zip(self.kind(b)).filter(|(a, b)| a != b) else { return false };
-        let suggestion = self.matching(a, b).or_else(|| self.matching(b, a));
-        let (shown_a, shown_b) = (self.expression.excerpt(a, 60), self.expression.excerpt(b, 60));
-        let note = match (self.expression.node(a), self.expression.node(b)) {
-            (Node::Name(name), _) | (_, Node::Name(name)) if &**name != HAS_CREDENTIAL => "; attributes are always strings",
-            _ => "",
-        };
-        let message = format!(
-            "values of different types do not compare: {shown_a} is {}, {shown_b} is {}{note}",
-            describe(a_kind),
-            describe(b_kind)
-        );
-        self.error(at, message, suggestion);
-        true
-    }
-
-    /// The policy with the literal `b` written so that it compares with `a`.
-    fn matching(&self, a: u32, b: u32) -> Option<String> {
-        let replacement = match (self.expression.node(a), self.expression.node(b)) {
-            (Node::Name(name), Node::Text(text)) if &**name == HAS_CREDENTIAL && matches!(&**text, "true" | "false") => {
-                text.to_string()
-            }
-            (Node::Name(name), Node::Integer(_) | Node::Float(_) | Node::Boolean(_)) if &**name != HAS_CREDENTIAL => {
-                quoted(&self.expression.excerpt(b, 60))
-            }
-            (Node::Float(_), Node::Integer(value)) => format!("{value}.0"),
-            _ => return None,
-        };
-        self.instead_of(b, &replacement)
-    }
-}
-
-fn describe(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Text => "a string",
-        Kind::Integer => "an integer",
-        Kind::Float => "a floating point number",
-        Kind::Boolean => "true or false",
-        Kind::Unit => "the empty list",
-        Kind::Sequence => "a sequence",
-        Kind::Anything | Kind::Mixed => "sometimes of one type and sometimes of another",
     }
 }

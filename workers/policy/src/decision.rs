@@ -101,7 +101,11 @@ pub struct Reason {
 
 impl Reason {
     pub(crate) fn new(cause: Cause, policy: &Policy, at: u32) -> Self {
-        Self { cause, policy: policy.clone(), at }
+        Self {
+            cause,
+            policy: policy.clone(),
+            at,
+        }
     }
 
     /// The kind of the denial.
@@ -120,7 +124,11 @@ impl Reason {
     /// The sub-expression that decided, at most 200 characters of it.
     pub fn sub_expression(&self) -> String {
         let expression = self.policy.expression();
-        let at = if self.cause == Cause::Missing { expression.enclosing_list(self.at) } else { self.at };
+        let at = if self.cause == Cause::Missing {
+            expression.enclosing_list(self.at)
+        } else {
+            self.at
+        };
         expression.excerpt(at, SHOWN)
     }
 }
@@ -131,15 +139,25 @@ impl Display for Reason {
         match self.cause {
             Cause::False => write!(f, "{part} is false"),
             Cause::Missing => match self.missing() {
-                Some(HAS_CREDENTIAL) => write!(f, "this node trusts no authority, so nothing is known about credentials, in {part}"),
+                Some(HAS_CREDENTIAL) => write!(
+                    f,
+                    "this node trusts no authority, so nothing is known about credentials, in {part}"
+                ),
                 Some(name) => match name.strip_prefix(SUBJECT) {
-                    Some(attribute) => write!(f, "the peer has no attribute `{}`, in {part}", attribute.escape_debug()),
+                    Some(attribute) => write!(
+                        f,
+                        "the peer has no attribute `{}`, in {part}",
+                        attribute.escape_debug()
+                    ),
                     None => write!(f, "nothing binds the name `{}`, in {part}", name.escape_debug()),
                 },
                 None => write!(f, "a value is missing in {part}"),
             },
             Cause::NotBoolean => write!(f, "{part} is neither true nor false"),
-            Cause::TypeClash => write!(f, "type clash at {part}: values of different types do not compare"),
+            Cause::TypeClash => write!(
+                f,
+                "type clash at {part}: values of different types do not compare"
+            ),
             Cause::WrongOperand => write!(f, "an operand is of the wrong type at {part}"),
             Cause::WrongArity => write!(f, "wrong number of operands at {part}"),
             Cause::UnknownOperator => write!(f, "unknown operator at {part}"),
@@ -177,10 +195,17 @@ impl Explanation {
                     Value::Bool(value) => value.to_string(),
                     Value::String(text) => crate::print::quoted(text),
                 });
-                bindings.push(Binding { name: name.to_owned(), value });
+                bindings.push(Binding {
+                    name: name.to_owned(),
+                    value,
+                });
             }
         }
-        Self { policy: policy.clone(), decision: policy.evaluate(environment), bindings }
+        Self {
+            policy: policy.clone(),
+            decision: policy.evaluate(environment),
+            bindings,
+        }
     }
 
     /// What the policy said.
@@ -196,7 +221,12 @@ impl Explanation {
 
 impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\n  policy: {}", self.decision, self.policy.expression().excerpt(0, 4 * SHOWN))?;
+        write!(
+            f,
+            "{}\n  policy: {}",
+            self.decision,
+            self.policy.expression().excerpt(0, 4 * SHOWN)
+        )?;
         for Binding { name, value } in &self.bindings {
             let name = name.escape_debug();
             match value {

@@ -75,7 +75,9 @@ where
 /// Pairs in any order; of two with one name the first counts.
 impl<N: AsRef<[u8]>, V: AsRef<[u8]>> AttributeSource for [(N, V)] {
     fn attribute(&self, name: &[u8]) -> Option<&[u8]> {
-        self.iter().find(|(candidate, _)| candidate.as_ref() == name).map(|(_, value)| value.as_ref())
+        self.iter()
+            .find(|(candidate, _)| candidate.as_ref() == name)
+            .map(|(_, value)| value.as_ref())
     }
 }
 
@@ -97,7 +99,9 @@ pub const RESERVED_ATTRIBUTES: [&str; 2] = ["identifier", "has_credential"];
 
 /// Whether an authority must refuse an attribute name. See [`RESERVED_ATTRIBUTES`].
 pub fn is_reserved_attribute(name: &[u8]) -> bool {
-    RESERVED_ATTRIBUTES.iter().any(|reserved| reserved.as_bytes() == name)
+    RESERVED_ATTRIBUTES
+        .iter()
+        .any(|reserved| reserved.as_bytes() == name)
 }
 
 pub(crate) const SUBJECT: &str = "subject.";
@@ -134,7 +138,13 @@ pub struct SubjectEnvironment<'a, A = ()> {
 impl<'a> SubjectEnvironment<'a> {
     /// A peer of which only the identifier is known: `I` and 64 lower-case hexadecimal digits.
     pub fn new(identifier: &'a str) -> Self {
-        Self { identifier, has_credential: None, attributes: (), resource: None, action: None }
+        Self {
+            identifier,
+            has_credential: None,
+            attributes: (),
+            resource: None,
+            action: None,
+        }
     }
 }
 
@@ -143,7 +153,10 @@ impl<'a, A: AttributeSource> SubjectEnvironment<'a, A> {
     /// trusts no authority; `subject.has_credential` is then not bound.
     #[must_use]
     pub fn with_credential(self, has_credential: impl Into<Option<bool>>) -> Self {
-        Self { has_credential: has_credential.into(), ..self }
+        Self {
+            has_credential: has_credential.into(),
+            ..self
+        }
     }
 
     /// The attributes of the peer's credential. They count only together with `with_credential(true)`.
@@ -163,18 +176,26 @@ impl<'a, A: AttributeSource> SubjectEnvironment<'a, A> {
     /// The name of the protected resource, such as `outlet`.
     #[must_use]
     pub fn with_resource(self, resource: &'a str) -> Self {
-        Self { resource: Some(resource), ..self }
+        Self {
+            resource: Some(resource),
+            ..self
+        }
     }
 
     /// The action; there is one, [`HANDLE_MESSAGE`](crate::HANDLE_MESSAGE).
     #[must_use]
     pub fn with_action(self, action: &'a str) -> Self {
-        Self { action: Some(action), ..self }
+        Self {
+            action: Some(action),
+            ..self
+        }
     }
 
     /// Reserved names that the credential carries nevertheless, for the log: somebody forges them.
     pub fn forged_attributes(&self) -> impl Iterator<Item = &'static str> + '_ {
-        RESERVED_ATTRIBUTES.into_iter().filter(|name| self.attributes.attribute(name.as_bytes()).is_some())
+        RESERVED_ATTRIBUTES
+            .into_iter()
+            .filter(|name| self.attributes.attribute(name.as_bytes()).is_some())
     }
 
     fn attribute(&self, name: &str) -> Option<&str> {
@@ -192,7 +213,10 @@ impl<'a, A: AttributeSource> SubjectEnvironment<'a, A> {
             IDENTIFIER | HAS_CREDENTIAL => true,
             _ => name.strip_prefix(SUBJECT).is_some_and(|inner| {
                 inner < name
-                    && self.attributes.attribute(inner.as_bytes()).is_some_and(|v| std::str::from_utf8(v).is_ok())
+                    && self
+                        .attributes
+                        .attribute(inner.as_bytes())
+                        .is_some_and(|v| std::str::from_utf8(v).is_ok())
             }),
         }
     }
@@ -219,12 +243,21 @@ mod tests {
 
     #[test]
     fn built_in_names_win_over_attributes() {
-        let attributes = [("identifier", "Ibbbb"), ("has_credential", "x"), ("role", "admin")];
-        let peer = SubjectEnvironment::new(PEER).with_credential(true).with_attributes(&attributes);
+        let attributes = [
+            ("identifier", "Ibbbb"),
+            ("has_credential", "x"),
+            ("role", "admin"),
+        ];
+        let peer = SubjectEnvironment::new(PEER)
+            .with_credential(true)
+            .with_attributes(&attributes);
         assert_eq!(peer.get("subject.identifier"), Some(Value::String(PEER)));
         assert_eq!(peer.get("subject.has_credential"), Some(Value::Bool(true)));
         assert_eq!(peer.get("subject.role"), Some(Value::String("admin")));
-        assert_eq!(peer.forged_attributes().collect::<Vec<_>>(), ["identifier", "has_credential"]);
+        assert_eq!(
+            peer.forged_attributes().collect::<Vec<_>>(),
+            ["identifier", "has_credential"]
+        );
         assert!(is_reserved_attribute(b"identifier") && !is_reserved_attribute(b"role"));
     }
 
@@ -238,24 +271,43 @@ mod tests {
     #[test]
     fn attributes_count_only_with_a_valid_credential() {
         let attributes = [("role", "admin")];
-        let peer = SubjectEnvironment::new(PEER).with_credential(false).with_attributes(&attributes);
+        let peer = SubjectEnvironment::new(PEER)
+            .with_credential(false)
+            .with_attributes(&attributes);
         assert_eq!(peer.get("subject.role"), None);
-        assert_eq!(peer.with_credential(true).get("subject.role"), Some(Value::String("admin")));
+        assert_eq!(
+            peer.with_credential(true).get("subject.role"),
+            Some(Value::String("admin"))
+        );
     }
 
     #[test]
     fn attributes_that_are_not_utf8_are_skipped() {
-        let attributes = BTreeMap::from([(b"a".to_vec(), vec![0xff]), (vec![0xff], b"b".to_vec()), (vec![], b"c".to_vec())]);
-        let peer = SubjectEnvironment::new(PEER).with_credential(true).with_attributes(&attributes);
+        let attributes = BTreeMap::from([
+            (b"a".to_vec(), vec![0xff]),
+            (vec![0xff], b"b".to_vec()),
+            (vec![], b"c".to_vec()),
+        ]);
+        let peer = SubjectEnvironment::new(PEER)
+            .with_credential(true)
+            .with_attributes(&attributes);
         assert_eq!(peer.get("subject.a"), None);
         assert_eq!(peer.get("subject."), Some(Value::String("c")));
     }
 
     #[test]
     fn attributes_named_like_a_bound_name_are_ignored() {
-        let attributes = [("resource.id", "x"), ("action.id", "x"), ("subject.role", "x"), ("role", "admin"), ("subject.zone", "eu")];
-        let peer =
-            SubjectEnvironment::new(PEER).with_credential(true).with_attributes(&attributes).with_resource("outlet");
+        let attributes = [
+            ("resource.id", "x"),
+            ("action.id", "x"),
+            ("subject.role", "x"),
+            ("role", "admin"),
+            ("subject.zone", "eu"),
+        ];
+        let peer = SubjectEnvironment::new(PEER)
+            .with_credential(true)
+            .with_attributes(&attributes)
+            .with_resource("outlet");
         assert_eq!(peer.get("subject.resource.id"), None);
         assert_eq!(peer.get("subject.action.id"), Some(Value::String("x")));
         assert_eq!(peer.get("subject.subject.role"), None);

@@ -26,7 +26,9 @@ pub enum Problem {
     #[error("text left over: expected `and`, `or` or the end")]
     LeftOver,
     /// Boolean form: nothing after `=`.
-    #[error("expected a value: letters, digits, `.`, `_`, `-`, or text in double quotes; it must not be empty")]
+    #[error(
+        "expected a value: letters, digits, `.`, `_`, `-`, or text in double quotes; it must not be empty"
+    )]
     ExpectedValue,
     /// Boolean form: a full identifier is a term of its own.
     #[error("an identifier takes no value")]
@@ -55,8 +57,13 @@ pub enum Problem {
     #[error("unexpected character {0:?}")]
     UnexpectedCharacter(char),
     /// A word that is neither a number nor an identifier.
-    #[error("neither a number nor an identifier (an identifier starts with a letter or one of ! $ % & * / < = > ? ~ _ ^)")]
+    #[error(
+        "neither a number nor an identifier (an identifier starts with a letter or one of ! $ % & * / < = > ? ~ _ ^)"
+    )]
     Reserved,
+    /// `'x'`
+    #[error("a string is written in double quotes")]
+    SingleQuotes,
     /// Strings and words with nothing between them.
     #[error("white space is missing beside this string")]
     Adjacent,
@@ -144,8 +151,16 @@ pub struct SyntaxReport {
 }
 
 impl ParseError {
-    pub(crate) fn syntax(text: &str, boolean: Option<SyntaxError>, s_expression: Option<SyntaxError>) -> Self {
-        ParseError::Syntax(Box::new(SyntaxReport { text: text.into(), boolean, s_expression }))
+    pub(crate) fn syntax(
+        text: &str,
+        boolean: Option<SyntaxError>,
+        s_expression: Option<SyntaxError>,
+    ) -> Self {
+        ParseError::Syntax(Box::new(SyntaxReport {
+            text: text.into(),
+            boolean,
+            s_expression,
+        }))
     }
 
     /// What the boolean form says; `None` when it was not tried.
@@ -166,9 +181,13 @@ impl ParseError {
 
     /// One sentence, from the form that understood more of the text.
     pub fn summary(&self) -> String {
-        let ParseError::Syntax(report) = self else { return self.to_string() };
+        let ParseError::Syntax(report) = self else {
+            return self.to_string();
+        };
         let likely = match (&report.boolean, &report.s_expression) {
-            (Some(boolean), Some(other)) if other.offset > boolean.offset || starts_as_list(&report.text) => other,
+            (Some(boolean), Some(other)) if other.offset > boolean.offset || starts_as_list(&report.text) => {
+                other
+            }
             (Some(error), _) | (None, Some(error)) => error,
             (None, None) => return "not a policy".to_owned(),
         };
@@ -180,12 +199,16 @@ impl ParseError {
 /// Whether whoever wrote this meant an S-expression.
 fn starts_as_list(text: &str) -> bool {
     let inner = text.trim_start().trim_start_matches(['(', ' ']);
-    inner.starts_with(['<', '>', '=', '!']) || (text.trim_start().starts_with('(') && text.contains("subject."))
+    inner.starts_with(['<', '>', '=', '!'])
+        || (text.trim_start().starts_with('(') && text.contains("subject."))
 }
 
 impl Display for SyntaxReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let forms = [("boolean form", &self.boolean), ("S-expression form", &self.s_expression)];
+        let forms = [
+            ("boolean form", &self.boolean),
+            ("S-expression form", &self.s_expression),
+        ];
         let mut first = true;
         for (form, error) in forms {
             let Some(error) = error else { continue };
@@ -194,7 +217,15 @@ impl Display for SyntaxReport {
             }
             first = false;
             let place = Place::of(&self.text, error.offset);
-            write!(f, "{form}, {}: {}\n  {}\n  {:>caret$}", place.position(), error.problem, place.line, '^', caret = place.caret)?;
+            write!(
+                f,
+                "{form}, {}: {}\n  {}\n  {:>caret$}",
+                place.position(),
+                error.problem,
+                place.line,
+                '^',
+                caret = place.caret
+            )?;
         }
         Ok(())
     }
@@ -219,7 +250,9 @@ impl Place {
     fn of(text: &str, offset: usize) -> Self {
         let before = text.get(..offset).unwrap_or(text);
         let after = &text[before.len()..];
-        let (earlier_lines, line_before) = before.rsplit_once('\n').map_or((None, before), |(e, l)| (Some(e), l));
+        let (earlier_lines, line_before) = before
+            .rsplit_once('\n')
+            .map_or((None, before), |(e, l)| (Some(e), l));
         let line_after = after.split('\n').next().unwrap_or_default();
         let column = line_before.chars().count();
         let skipped = column.saturating_sub(SHOWN);

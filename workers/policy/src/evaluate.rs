@@ -44,7 +44,11 @@ where
 }
 
 /// Evaluates the sub-expression at `at`.
-pub(crate) fn evaluate_at<'a, E>(expression: &'a Expression, at: u32, environment: &'a E) -> Result<Outcome<'a>, Failure>
+pub(crate) fn evaluate_at<'a, E>(
+    expression: &'a Expression,
+    at: u32,
+    environment: &'a E,
+) -> Result<Outcome<'a>, Failure>
 where
     E: Environment + ?Sized,
 {
@@ -116,7 +120,10 @@ impl<'a, E: Environment + ?Sized> Machine<'a, E> {
             at = loop {
                 let Some(mut frame) = self.frames.pop() else {
                     // Every element leaves exactly one value, so the last one is the value of the whole.
-                    return self.outcomes.pop().ok_or(Failure { cause: Cause::NotBoolean, at });
+                    return self.outcomes.pop().ok_or(Failure {
+                        cause: Cause::NotBoolean,
+                        at,
+                    });
                 };
                 frame.next = self.expression.end(frame.next);
                 match self.step(&mut frame)? {
@@ -141,22 +148,42 @@ impl<'a, E: Environment + ?Sized> Machine<'a, E> {
         let value = |value| Ok(Entered::Value(Outcome { value, blame: at }));
         let frame = |form, next, end| {
             let base = self.outcomes.len();
-            Ok(Entered::Frame(Frame { node: at, next, end, base, form, unknown: None }))
+            Ok(Entered::Frame(Frame {
+                node: at,
+                next,
+                end,
+                base,
+                form,
+                unknown: None,
+            }))
         };
         let node = self.expression.node(at);
         if let Some(literal) = Operand::of_literal(node) {
             return value(literal);
         }
         match *node {
-            Node::Name(ref name) => {
-                value(self.environment.get(name).map_or_else(|| Operand::Unknown(Kind::of_unbound(name)), Operand::from))
-            }
-            Node::Sequence { len: 0, .. } => value(Operand::Sequence { start: 0, len: 0, unknown: false }),
+            Node::Name(ref name) => value(
+                self.environment
+                    .get(name)
+                    .map_or_else(|| Operand::Unknown(Kind::of_unbound(name)), Operand::from),
+            ),
+            Node::Sequence { len: 0, .. } => value(Operand::Sequence {
+                start: 0,
+                len: 0,
+                unknown: false,
+            }),
             Node::Sequence { end, .. } => frame(Form::Sequence, at + 1, end),
-            Node::List { head: Head::Operator(operator), len, end } => {
+            Node::List {
+                head: Head::Operator(operator),
+                len,
+                end,
+            } => {
                 let operands = len - 1;
                 if !operator.arity().allows(operands) {
-                    return Err(Failure { cause: Cause::WrongArity, at });
+                    return Err(Failure {
+                        cause: Cause::WrongArity,
+                        at,
+                    });
                 }
                 match operator {
                     Operator::Exists => value(Operand::Boolean(self.exists(at)?)),
@@ -165,8 +192,18 @@ impl<'a, E: Environment + ?Sized> Machine<'a, E> {
                     _ => frame(Form::Operator(operator), at + 2, end),
                 }
             }
-            Node::List { head: Head::Unknown, .. } => Err(Failure { cause: Cause::UnknownOperator, at }),
-            Node::List { head: Head::NotName, .. } => Err(Failure { cause: Cause::NotAnOperator, at }),
+            Node::List {
+                head: Head::Unknown, ..
+            } => Err(Failure {
+                cause: Cause::UnknownOperator,
+                at,
+            }),
+            Node::List {
+                head: Head::NotName, ..
+            } => Err(Failure {
+                cause: Cause::NotAnOperator,
+                at,
+            }),
             _ => value(Operand::Unit),
         }
     }
@@ -177,7 +214,12 @@ impl<'a, E: Environment + ?Sized> Machine<'a, E> {
             match self.expression.node(operand) {
                 Node::Name(name) if self.environment.get(name).is_some() => {}
                 Node::Name(_) => return Ok(false),
-                _ => return Err(Failure { cause: Cause::WrongOperand, at }),
+                _ => {
+                    return Err(Failure {
+                        cause: Cause::WrongOperand,
+                        at,
+                    });
+                }
             }
         }
         Ok(true)
@@ -197,7 +239,9 @@ impl<'a, E: Environment + ?Sized> Machine<'a, E> {
 
     /// `and` and `or`; `decisive` is the value that ends them.
     fn step_lazy(&mut self, frame: &mut Frame, decisive: bool) -> Result<Step<'a>> {
-        let Some(operand) = self.outcomes.pop() else { return Ok(Step::Continue) };
+        let Some(operand) = self.outcomes.pop() else {
+            return Ok(Step::Continue);
+        };
         let last = frame.next >= frame.end;
         match operand.value {
             Operand::Boolean(value) if value == decisive => return Ok(Step::Done(operand)),
@@ -210,24 +254,40 @@ impl<'a, E: Environment + ?Sized> Machine<'a, E> {
             _ if last => {
                 let outcome = match frame.unknown {
                     None => operand,
-                    Some(blame) => Outcome { value: Operand::Unknown(Kind::Mixed), blame },
+                    Some(blame) => Outcome {
+                        value: Operand::Unknown(Kind::Mixed),
+                        blame,
+                    },
                 };
                 return Ok(Step::Done(outcome));
             }
-            _ => return Err(Failure { cause: Cause::WrongOperand, at: frame.node }),
+            _ => {
+                return Err(Failure {
+                    cause: Cause::WrongOperand,
+                    at: frame.node,
+                });
+            }
         }
         if !last {
             return Ok(Step::Continue);
         }
         Ok(Step::Done(match frame.unknown {
-            Some(blame) => Outcome { value: Operand::Unknown(Kind::Boolean), blame },
-            None => Outcome { value: Operand::Boolean(!decisive), blame: frame.node },
+            Some(blame) => Outcome {
+                value: Operand::Unknown(Kind::Boolean),
+                blame,
+            },
+            None => Outcome {
+                value: Operand::Boolean(!decisive),
+                blame: frame.node,
+            },
         }))
     }
 
     fn step_if(&mut self, frame: &mut Frame) -> Result<Step<'a>> {
         let evaluated = self.outcomes.len() - frame.base;
-        let Some(&outcome) = self.outcomes.last() else { return Ok(Step::Continue) };
+        let Some(&outcome) = self.outcomes.last() else {
+            return Ok(Step::Continue);
+        };
         match (evaluated, outcome.value) {
             (1, Operand::Boolean(true)) => Ok(Step::Become(frame.next)),
             (1, Operand::Boolean(false)) => Ok(Step::Become(self.expression.end(frame.next))),
@@ -235,14 +295,23 @@ impl<'a, E: Environment + ?Sized> Machine<'a, E> {
                 frame.unknown = Some(outcome.blame);
                 Ok(Step::Continue)
             }
-            (1, _) => Err(Failure { cause: Cause::WrongOperand, at: frame.node }),
+            (1, _) => Err(Failure {
+                cause: Cause::WrongOperand,
+                at: frame.node,
+            }),
             // The test is unknown. Both branches are evaluated, for an error in either would deny.
             (2, _) => Ok(Step::Continue),
             _ => {
                 let branches = &self.outcomes[frame.base + 1..];
-                let kind = branches.iter().map(|branch| branch.value.kind()).reduce(Kind::join);
+                let kind = branches
+                    .iter()
+                    .map(|branch| branch.value.kind())
+                    .reduce(Kind::join);
                 let value = Operand::Unknown(kind.unwrap_or(Kind::Mixed));
-                Ok(Step::Done(Outcome { value, blame: frame.unknown.unwrap_or(frame.node) }))
+                Ok(Step::Done(Outcome {
+                    value,
+                    blame: frame.unknown.unwrap_or(frame.node),
+                }))
             }
         }
     }
@@ -250,11 +319,18 @@ impl<'a, E: Environment + ?Sized> Machine<'a, E> {
     fn make_sequence(&mut self, frame: &Frame) -> Outcome<'a> {
         let start = self.pool.len() as u32;
         let outcomes = &self.outcomes[frame.base..];
-        let unknown = outcomes.iter().find(|outcome| outcome.value.is_unknown()).map(|outcome| outcome.blame);
+        let unknown = outcomes
+            .iter()
+            .find(|outcome| outcome.value.is_unknown())
+            .map(|outcome| outcome.blame);
         self.pool.extend(outcomes.iter().map(|outcome| outcome.value));
         let len = outcomes.len() as u32;
         Outcome {
-            value: Operand::Sequence { start, len, unknown: unknown.is_some() },
+            value: Operand::Sequence {
+                start,
+                len,
+                unknown: unknown.is_some(),
+            },
             blame: unknown.unwrap_or(frame.node),
         }
     }
@@ -265,7 +341,10 @@ impl<'a, E: Environment + ?Sized> Machine<'a, E> {
         let at = frame.node;
         let failure = |cause| Failure { cause, at };
         let clash = |Clash| failure(Cause::TypeClash);
-        let blame = operands.iter().find(|operand| operand.value.is_unknown()).map(|operand| operand.blame);
+        let blame = operands
+            .iter()
+            .find(|operand| operand.value.is_unknown())
+            .map(|operand| operand.blame);
         let result = match (operator, operands) {
             (Operator::Not, [operand]) => match operand.value {
                 Operand::Boolean(value) => Some(!value),
@@ -273,29 +352,46 @@ impl<'a, E: Environment + ?Sized> Machine<'a, E> {
                 _ => return Err(failure(Cause::WrongOperand)),
             },
             (Operator::Member, [needle, sequence]) => match sequence.value {
-                Operand::Sequence { start, len, .. } => {
-                    self.is_member(needle.value, elements(&self.pool, start, len)).map_err(clash)?
-                }
+                Operand::Sequence { start, len, .. } => self
+                    .is_member(needle.value, elements(&self.pool, start, len))
+                    .map_err(clash)?,
                 Operand::Unknown(Kind::Anything) => None,
                 _ => return Err(failure(Cause::WrongOperand)),
             },
-            (Operator::Less, operands) => self.chain(operands, |o| o == Some(Ordering::Less)).map_err(clash)?,
-            (Operator::Greater, operands) => self.chain(operands, |o| o == Some(Ordering::Greater)).map_err(clash)?,
-            (Operator::NotEqual, operands) => {
-                self.chain(operands, |o| o == Some(Ordering::Equal)).map_err(clash)?.map(|equal| !equal)
-            }
-            (_, operands) => self.chain(operands, |o| o == Some(Ordering::Equal)).map_err(clash)?,
+            (Operator::Less, operands) => self
+                .chain(operands, |o| o == Some(Ordering::Less))
+                .map_err(clash)?,
+            (Operator::Greater, operands) => self
+                .chain(operands, |o| o == Some(Ordering::Greater))
+                .map_err(clash)?,
+            (Operator::NotEqual, operands) => self
+                .chain(operands, |o| o == Some(Ordering::Equal))
+                .map_err(clash)?
+                .map(|equal| !equal),
+            (_, operands) => self
+                .chain(operands, |o| o == Some(Ordering::Equal))
+                .map_err(clash)?,
         };
         // One unknown operand makes the whole unknown, also where another one would decide.
         Ok(match (result, blame) {
-            (Some(value), None) => Outcome { value: Operand::Boolean(value), blame: at },
-            (_, blame) => Outcome { value: Operand::Unknown(Kind::Boolean), blame: blame.unwrap_or(at) },
+            (Some(value), None) => Outcome {
+                value: Operand::Boolean(value),
+                blame: at,
+            },
+            (_, blame) => Outcome {
+                value: Operand::Unknown(Kind::Boolean),
+                blame: blame.unwrap_or(at),
+            },
         })
     }
 
     /// Whether `holds` for all neighbours, left to right up to the first for which it does not; `None` if that depends
     /// on something unknown.
-    fn chain(&self, operands: &[Outcome<'a>], holds: impl Fn(Option<Ordering>) -> bool) -> Result<Option<bool>, Clash> {
+    fn chain(
+        &self,
+        operands: &[Outcome<'a>],
+        holds: impl Fn(Option<Ordering>) -> bool,
+    ) -> Result<Option<bool>, Clash> {
         let mut result = Some(true);
         for pair in operands.windows(2) {
             let (a, b) = (pair[0].value, pair[1].value);

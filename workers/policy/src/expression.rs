@@ -106,7 +106,11 @@ impl Expression {
     }
 
     pub(crate) fn term(&self, at: u32) -> Term<'_> {
-        let terms = |end| Terms { expression: self, next: at + 1, end };
+        let terms = |end| Terms {
+            expression: self,
+            next: at + 1,
+            end,
+        };
         match self.node(at) {
             Node::Text(text) => Term::Text(text),
             Node::Integer(value) => Term::Integer(*value),
@@ -183,12 +187,20 @@ impl Builder {
 
     pub(crate) fn open(&mut self, sequence: bool) {
         self.count();
-        self.open.push(Open { at: self.nodes.len(), len: 0, sequence });
+        self.open.push(Open {
+            at: self.nodes.len(),
+            len: 0,
+            sequence,
+        });
         self.levels = self.levels.max(self.open.len());
         self.nodes.push(if sequence {
             Node::Sequence { end: 0, len: 0 }
         } else {
-            Node::List { end: 0, len: 0, head: Head::Empty }
+            Node::List {
+                end: 0,
+                len: 0,
+                head: Head::Empty,
+            }
         });
     }
 
@@ -211,7 +223,11 @@ impl Builder {
                 Some(Node::Name(name)) => Operator::from_name(name).map_or(Head::Unknown, Head::Operator),
                 Some(_) => Head::NotName,
             };
-            self.nodes[open.at] = Node::List { end, len: open.len, head };
+            self.nodes[open.at] = Node::List {
+                end,
+                len: open.len,
+                head,
+            };
             true
         }
     }
@@ -234,8 +250,13 @@ impl Builder {
         let mut first = self.nodes.iter();
         loop {
             match first.next() {
-                Some(Node::List { head: Head::Operator(_), .. }) => return true,
-                Some(Node::List { head: Head::NotName, .. }) => {}
+                Some(Node::List {
+                    head: Head::Operator(_),
+                    ..
+                }) => return true,
+                Some(Node::List {
+                    head: Head::NotName, ..
+                }) => {}
                 Some(Node::Name(name)) => return Operator::from_name(name).is_some(),
                 _ => return false,
             }
@@ -247,7 +268,10 @@ impl Builder {
     }
 
     pub(crate) fn finish(self) -> Expression {
-        Expression { nodes: self.nodes.into_boxed_slice(), levels: self.levels }
+        Expression {
+            nodes: self.nodes.into_boxed_slice(),
+            levels: self.levels,
+        }
     }
 
     fn count(&mut self) {
@@ -272,7 +296,9 @@ impl Builder {
 
     /// Compares two neighbours up to their first difference: true when that is one of type.
     fn clash(&self, left: u32, right: u32) -> bool {
-        let pairs = self.nodes[left as usize..right as usize].iter().zip(&self.nodes[right as usize..]);
+        let pairs = self.nodes[left as usize..right as usize]
+            .iter()
+            .zip(&self.nodes[right as usize..]);
         for (a, b) in pairs {
             let same = match (a, b) {
                 (Node::Text(a), Node::Text(b)) | (Node::Name(a), Node::Name(b)) => a == b,

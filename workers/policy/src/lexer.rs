@@ -179,9 +179,16 @@ impl<'a> Lexer<'a> {
             'n' => b'\n',
             'r' => b'\r',
             'u' => {
-                let inner = rest.strip_prefix("u{").and_then(|rest| rest.split_once('}')).ok_or_else(bad)?.0;
+                let inner = rest
+                    .strip_prefix("u{")
+                    .and_then(|rest| rest.split_once('}'))
+                    .ok_or_else(bad)?
+                    .0;
                 let digits = digits(inner, 16).ok_or_else(bad)?;
-                let scalar = u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32).ok_or_else(bad)?;
+                let scalar = u32::from_str_radix(&digits, 16)
+                    .ok()
+                    .and_then(char::from_u32)
+                    .ok_or_else(bad)?;
                 bytes.extend_from_slice(scalar.encode_utf8(&mut [0; 4]).as_bytes());
                 self.at += inner.len() + 3;
                 return Ok(());
@@ -208,16 +215,25 @@ fn reject_bidirectional(at: usize, character: char) -> Result<()> {
 }
 
 fn is_word_char(character: char) -> bool {
-    character.is_ascii_alphanumeric() || (character.is_ascii() && b"!#$%&'*+-./:<=>?@\\^_`|~".contains(&(character as u8)))
+    character.is_ascii_alphanumeric()
+        || (character.is_ascii() && b"!#$%&'*+-./:<=>?@\\^_`|~".contains(&(character as u8)))
 }
 
 /// What a run of word characters stands for.
 fn word(run: &str) -> std::result::Result<Token, Problem> {
     if let Some(name) = run.strip_prefix('$') {
-        return if name.is_empty() { Err(Problem::BadName) } else { Ok(Token::Name(name.to_owned())) };
+        return if name.is_empty() {
+            Err(Problem::BadName)
+        } else {
+            Ok(Token::Name(name.to_owned()))
+        };
     }
     if let Some(name) = run.strip_prefix('@') {
-        return if matches_pattern(name) { Ok(Token::Name(name.to_owned())) } else { Err(Problem::BadName) };
+        return if matches_pattern(name) {
+            Ok(Token::Name(name.to_owned()))
+        } else {
+            Err(Problem::BadName)
+        };
     }
     match run {
         "true" => return Ok(Token::Boolean(true)),
@@ -227,12 +243,17 @@ fn word(run: &str) -> std::result::Result<Token, Problem> {
     if let Some(number) = number(run) {
         return number;
     }
-    if matches_pattern(run) { Ok(Token::Name(run.to_owned())) } else { Err(Problem::Reserved) }
+    match run {
+        _ if matches_pattern(run) => Ok(Token::Name(run.to_owned())),
+        _ if run.starts_with('\'') => Err(Problem::SingleQuotes),
+        _ => Err(Problem::Reserved),
+    }
 }
 
 /// Whether a name is written without `$"…"`: it reads back as itself.
 pub(crate) fn is_plain_name(name: &str) -> bool {
-    name.chars().all(is_word_char) && word(name).is_ok_and(|token| matches!(token, Token::Name(read) if read == name))
+    name.chars().all(is_word_char)
+        && word(name).is_ok_and(|token| matches!(token, Token::Name(read) if read == name))
 }
 
 /// `^[a-zA-Z!$%&*/<=>?~_^][a-zA-Z0-9!$%&*/<=>?~_^.+-@]*$`, in which `+-@` is a range.
@@ -255,7 +276,10 @@ fn number(run: &str) -> Option<std::result::Result<Token, Problem>> {
     match unsigned {
         "inf" => return signed(f64::INFINITY),
         "nan" => return signed(f64::NAN.copysign(1.0)),
-        _ if unsigned.strip_prefix("nan:0x").is_some_and(|payload| digits(payload, 16).is_some()) => {
+        _ if unsigned
+            .strip_prefix("nan:0x")
+            .is_some_and(|payload| digits(payload, 16).is_some()) =>
+        {
             return signed(f64::NAN.copysign(1.0));
         }
         _ => {}
@@ -263,11 +287,17 @@ fn number(run: &str) -> Option<std::result::Result<Token, Problem>> {
     if !unsigned.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
-    let (radix, body) = unsigned.strip_prefix("0x").map_or((10, unsigned), |hex| (16, hex));
+    let (radix, body) = unsigned
+        .strip_prefix("0x")
+        .map_or((10, unsigned), |hex| (16, hex));
     if let Some(digits) = digits(body, radix) {
         // The sign belongs to the number: the smallest i64 has no positive counterpart.
         let text = if negative { format!("-{digits}") } else { digits };
-        return Some(i64::from_str_radix(&text, radix).map(Token::Integer).map_err(|_| Problem::Integer));
+        return Some(
+            i64::from_str_radix(&text, radix)
+                .map(Token::Integer)
+                .map_err(|_| Problem::Integer),
+        );
     }
     if !is_float(body, radix) {
         return None;
@@ -284,7 +314,9 @@ fn number(run: &str) -> Option<std::result::Result<Token, Problem>> {
 
 /// The digits without their underscores, which may stand singly between digits.
 fn digits(text: &str, radix: u32) -> Option<String> {
-    let parts_are_digits = text.split('_').all(|part| !part.is_empty() && part.chars().all(|c| c.is_digit(radix)));
+    let parts_are_digits = text
+        .split('_')
+        .all(|part| !part.is_empty() && part.chars().all(|c| c.is_digit(radix)));
     parts_are_digits.then(|| text.chars().filter(|&c| c != '_').collect())
 }
 
@@ -299,7 +331,9 @@ fn is_float(body: &str, radix: u32) -> bool {
         let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
         digits(unsigned, 10).is_some()
     });
-    digits(whole, radix).is_some() && (fraction.is_empty() || digits(fraction, radix).is_some()) && exponent_is_number
+    digits(whole, radix).is_some()
+        && (fraction.is_empty() || digits(fraction, radix).is_some())
+        && exponent_is_number
 }
 
 #[cfg(test)]
@@ -339,13 +373,21 @@ mod tests {
         ] {
             assert_eq!(one(text), Ok(Token::Integer(value)), "{text}");
         }
-        for (text, value) in
-            [("1.", 1.0), ("1e3", 1000.0), ("1.5E-2", 0.015), ("-0.0", -0.0), ("1e400", f64::INFINITY), ("-inf", f64::NEG_INFINITY)]
-        {
+        for (text, value) in [
+            ("1.", 1.0),
+            ("1e3", 1000.0),
+            ("1.5E-2", 0.015),
+            ("-0.0", -0.0),
+            ("1e400", f64::INFINITY),
+            ("-inf", f64::NEG_INFINITY),
+        ] {
             assert_eq!(one(text), Ok(Token::Float(value)), "{text}");
         }
         for text in ["nan", "-nan", "+nan", "nan:0x1"] {
-            assert!(matches!(one(text), Ok(Token::Float(value)) if value.is_nan()), "{text}");
+            assert!(
+                matches!(one(text), Ok(Token::Float(value)) if value.is_nan()),
+                "{text}"
+            );
         }
     }
 
@@ -357,7 +399,10 @@ mod tests {
         for text in ["0x1p4", "0x1.8", "1_0.5", "1e1_0"] {
             assert_eq!(one(text), Err(Problem::Float), "{text}");
         }
-        for text in ["1__0", "1_", "0x", "0x_1", "0X1", ".5", "1true", "1e", "+a", "-a", ":a", "a#", "a'b", "a|b", "\\"] {
+        for text in [
+            "1__0", "1_", "0x", "0x_1", "0X1", ".5", "1true", "1e", "+a", "-a", ":a", "a#", "a'b", "a|b",
+            "\\",
+        ] {
             assert_eq!(one(text), Err(Problem::Reserved), "{text}");
         }
     }
@@ -384,11 +429,21 @@ mod tests {
 
     #[test]
     fn strings_take_the_escapes_of_the_text_format() {
-        assert_eq!(one(r#""\"\'\\\t\n\r""#), Ok(Token::Text("\"'\\\t\n\r".to_owned())));
+        assert_eq!(
+            one(r#""\"\'\\\t\n\r""#),
+            Ok(Token::Text("\"'\\\t\n\r".to_owned()))
+        );
         assert_eq!(one(r#""tr\u{75}e \c3\a9""#), Ok(Token::Text("true é".to_owned())));
         assert_eq!(one(r#""\00a""#), Ok(Token::Text("\0a".to_owned())));
         assert_eq!(one(r#""\ff""#), Err(Problem::Utf8));
-        for text in [r#""\4""#, r#""\x""#, r#""\u{d800}""#, r#""\u{}""#, r#""\u{110000}""#, r#""\u75""#] {
+        for text in [
+            r#""\4""#,
+            r#""\x""#,
+            r#""\u{d800}""#,
+            r#""\u{}""#,
+            r#""\u{110000}""#,
+            r#""\u75""#,
+        ] {
             assert_eq!(one(text), Err(Problem::BadEscape), "{text}");
         }
         assert_eq!(one("\"a\tb\""), Err(Problem::RawControl));
@@ -411,7 +466,10 @@ mod tests {
         let nested = format!("{}{}a", "(;".repeat(100_000), ";)".repeat(100_000));
         assert_eq!(tokens(&nested).map(|all| all.len()), Ok(1));
         for text in [";", "a,b", "{", "é"] {
-            assert!(matches!(tokens(text), Err(Problem::UnexpectedCharacter(_))), "{text}");
+            assert!(
+                matches!(tokens(text), Err(Problem::UnexpectedCharacter(_))),
+                "{text}"
+            );
         }
     }
 }

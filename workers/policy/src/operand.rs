@@ -15,7 +15,11 @@ pub(crate) enum Operand<'a> {
     Float(f64),
     Boolean(bool),
     Unit,
-    Sequence { start: u32, len: u32, unknown: bool },
+    Sequence {
+        start: u32,
+        len: u32,
+        unknown: bool,
+    },
     /// It depends on a name that is not bound.
     Unknown(Kind),
 }
@@ -97,18 +101,26 @@ impl<'a> Operand<'a> {
 
     /// Whether an unbound name decides its value or that of an element.
     pub(crate) fn is_unknown(&self) -> bool {
-        matches!(self, Operand::Unknown(_) | Operand::Sequence { unknown: true, .. })
+        matches!(
+            self,
+            Operand::Unknown(_) | Operand::Sequence { unknown: true, .. }
+        )
     }
 }
 
 pub(crate) fn elements<'p, 'a>(pool: &'p Pool<'a>, start: u32, len: u32) -> &'p [Operand<'a>] {
-    pool.get(start as usize..(start + len) as usize).unwrap_or_default()
+    pool.get(start as usize..(start + len) as usize)
+        .unwrap_or_default()
 }
 
 type Pending<'a> = SmallVec<[(Operand<'a>, Operand<'a>); 4]>;
 
 /// Compares two known values; `None` when one is not a number. Sequences: the shorter one first, then by element.
-pub(crate) fn compare<'a>(pool: &Pool<'a>, a: Operand<'a>, b: Operand<'a>) -> Result<Option<Ordering>, Clash> {
+pub(crate) fn compare<'a>(
+    pool: &Pool<'a>,
+    a: Operand<'a>,
+    b: Operand<'a>,
+) -> Result<Option<Ordering>, Clash> {
     let mut pending: Pending<'a> = SmallVec::from_iter([(a, b)]);
     while let Some((a, b)) = pending.pop() {
         let ordering = match (a, b) {
@@ -118,8 +130,16 @@ pub(crate) fn compare<'a>(pool: &Pool<'a>, a: Operand<'a>, b: Operand<'a>) -> Re
             (Operand::Boolean(a), Operand::Boolean(b)) => Some(a.cmp(&b)),
             (Operand::Unit, Operand::Unit) => Some(Ordering::Equal),
             (
-                Operand::Sequence { start: a_start, len: a_len, .. },
-                Operand::Sequence { start: b_start, len: b_len, .. },
+                Operand::Sequence {
+                    start: a_start,
+                    len: a_len,
+                    ..
+                },
+                Operand::Sequence {
+                    start: b_start,
+                    len: b_len,
+                    ..
+                },
             ) => {
                 if a_len == b_len {
                     push_elements(pool, &mut pending, (a_start, b_start), a_len);
@@ -142,8 +162,16 @@ pub(crate) fn may_clash<'a>(pool: &Pool<'a>, a: Operand<'a>, b: Operand<'a>) -> 
         match (a, b) {
             (Operand::Unknown(Kind::Anything), _) | (_, Operand::Unknown(Kind::Anything)) => {}
             (
-                Operand::Sequence { start: a_start, len: a_len, .. },
-                Operand::Sequence { start: b_start, len: b_len, .. },
+                Operand::Sequence {
+                    start: a_start,
+                    len: a_len,
+                    ..
+                },
+                Operand::Sequence {
+                    start: b_start,
+                    len: b_len,
+                    ..
+                },
             ) => {
                 if a_len == b_len {
                     push_elements(pool, &mut pending, (a_start, b_start), a_len);

@@ -50,7 +50,11 @@ impl Policy {
         limit(text, MAX_TEXT_BYTES)?;
         let not_boolean = match boolean::parse(text) {
             Ok(translation) => {
-                return Ok(Self::new(translation.expression, Form::Boolean, translation.stock_negations));
+                return Ok(Self::new(
+                    translation.expression,
+                    Form::Boolean,
+                    translation.stock_negations,
+                ));
             }
             // The boolean form understands it and it is too much. As an S-expression the same text may pass (`not not
             // not …` is a list of names) but mean something that nobody wants.
@@ -79,7 +83,13 @@ impl Policy {
     }
 
     fn new(expression: Expression, form: Form, stock_negations: Vec<String>) -> Self {
-        Self { inner: Arc::new(Inner { expression, form, stock_negations }) }
+        Self {
+            inner: Arc::new(Inner {
+                expression,
+                form,
+                stock_negations,
+            }),
+        }
     }
 
     /// The expression that is stored and evaluated.
@@ -148,7 +158,14 @@ impl Policy {
 }
 
 fn limit(text: &str, limit: usize) -> Result<(), ParseError> {
-    if text.len() > limit { Err(ParseError::TooLong { length: text.len(), limit }) } else { Ok(()) }
+    if text.len() > limit {
+        Err(ParseError::TooLong {
+            length: text.len(),
+            limit,
+        })
+    } else {
+        Ok(())
+    }
 }
 
 /// The S-expression, as it is stored. [`Policy::parse_stored`] reads it back.

@@ -66,8 +66,16 @@ impl Expression {
         self.excerpt_with(0, limit, Some((at, replacement))).ok()
     }
 
-    fn excerpt_with(&self, at: u32, limit: usize, replacement: Option<(u32, &str)>) -> Result<String, String> {
-        let mut writer = Cut { text: String::new(), left: limit };
+    fn excerpt_with(
+        &self,
+        at: u32,
+        limit: usize,
+        replacement: Option<(u32, &str)>,
+    ) -> Result<String, String> {
+        let mut writer = Cut {
+            text: String::new(),
+            left: limit,
+        };
         match self.write(&mut writer, at, replacement) {
             Ok(()) => Ok(writer.text),
             Err(fmt::Error) => Err(writer.text),
@@ -96,7 +104,9 @@ fn write_atom(f: &mut impl Write, atom: &Node) -> fmt::Result {
         Node::Text(text) => write_quoted(f, text),
         Node::Integer(value) => write!(f, "{value}"),
         Node::Boolean(value) => write!(f, "{value}"),
-        Node::Float(value) if value.is_nan() => f.write_str(if value.is_sign_negative() { "-nan" } else { "nan" }),
+        Node::Float(value) if value.is_nan() => {
+            f.write_str(if value.is_sign_negative() { "-nan" } else { "nan" })
+        }
         Node::Float(value) if value.is_infinite() => f.write_str(if *value < 0.0 { "-inf" } else { "+inf" }),
         // `Debug` keeps the point or the exponent that makes it a float, and never writes hundreds of digits.
         Node::Float(value) => write!(f, "{value:?}"),

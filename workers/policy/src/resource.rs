@@ -90,7 +90,10 @@ impl FromStr for ResourceType {
     type Err = UnknownResourceType;
 
     fn from_str(text: &str) -> Result<Self, UnknownResourceType> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| UnknownResourceType(text.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| UnknownResourceType(text.to_owned()))
     }
 }
 

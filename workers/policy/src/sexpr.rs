@@ -51,7 +51,14 @@ pub(crate) fn parse(text: &str) -> Result<Expression, SyntaxError> {
     }
     if let Some(&opening) = openings.last() {
         let sequence = builder.innermost_is_sequence() == Some(true);
-        return Err(SyntaxError::at(opening, if sequence { Problem::UnclosedSequence } else { Problem::UnclosedList }));
+        return Err(SyntaxError::at(
+            opening,
+            if sequence {
+                Problem::UnclosedSequence
+            } else {
+                Problem::UnclosedList
+            },
+        ));
     }
     if items == 0 {
         return Err(SyntaxError::at(text.len(), Problem::Empty));
@@ -68,5 +75,9 @@ pub(crate) fn parse(text: &str) -> Result<Expression, SyntaxError> {
 }
 
 fn close(builder: &mut Builder, opening: usize) -> Result<(), SyntaxError> {
-    if builder.close() { Ok(()) } else { Err(SyntaxError::at(opening, Problem::MixedSequence)) }
+    if builder.close() {
+        Ok(())
+    } else {
+        Err(SyntaxError::at(opening, Problem::MixedSequence))
+    }
 }

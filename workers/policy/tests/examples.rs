@@ -3,8 +3,13 @@
 use portolan_policy::{Cause, Decision, Policy, SubjectEnvironment};
 
 const PEER: &str = "Iaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-const ATTRIBUTES: [(&str, &str); 5] =
-    [("component", "web"), ("role", "admin"), ("a", "true"), ("b", "true"), ("level", "3")];
+const ATTRIBUTES: [(&str, &str); 5] = [
+    ("component", "web"),
+    ("role", "admin"),
+    ("a", "true"),
+    ("b", "true"),
+    ("level", "3"),
+];
 
 /// What a text is under the environment E of A5.
 fn outcome(policy: Result<Policy, portolan_policy::ParseError>) -> &'static str {
@@ -39,7 +44,11 @@ fn every_s_expression_row_decides_as_the_table_says() {
         (2, r#"(= subject.component "web")"#, "true"),
         (3, r#"= subject.component "web""#, "true"),
         (4, r#"(= subject.component "global_value")"#, "false"),
-        (5, r#"(and (= subject.component "web") (= subject.role "admin"))"#, "true"),
+        (
+            5,
+            r#"(and (= subject.component "web") (= subject.role "admin"))"#,
+            "true",
+        ),
         (
             6,
             // The missing `c` is never looked at.
@@ -123,8 +132,16 @@ fn every_s_expression_row_decides_as_the_table_says() {
         (106, r#"(= 1 2 "a")"#, "false"),
         (106, r#"(= 1 1 "a")"#, "type-clash"),
         (106, "(= 1 2 subject.zz)", "unbound"),
-        (107, r#"(member? "true" [subject.a subject.has_credential])"#, "true"),
-        (107, r#"(member? "x" [subject.a subject.has_credential])"#, "type-clash"),
+        (
+            107,
+            r#"(member? "true" [subject.a subject.has_credential])"#,
+            "true",
+        ),
+        (
+            107,
+            r#"(member? "x" [subject.a subject.has_credential])"#,
+            "type-clash",
+        ),
         (108, "(!= nan nan)", "true"),
         (108, "(= [nan] [nan])", "false"),
         (108, "(member? nan [nan])", "false"),
@@ -188,8 +205,14 @@ fn a_thousand_brackets_compare_and_read_back() {
 fn without_bindings_a_comparison_is_unknown_and_bound_false_is_false() {
     let policy = Policy::parse("(= subject.has_credential true)").unwrap();
     let cause = |decision: Decision| decision.reason().map(|reason| reason.cause());
-    assert_eq!(cause(policy.evaluate(&SubjectEnvironment::new(PEER))), Some(Cause::Missing));
-    assert_eq!(cause(policy.evaluate(&SubjectEnvironment::new(PEER).with_credential(false))), Some(Cause::False));
+    assert_eq!(
+        cause(policy.evaluate(&SubjectEnvironment::new(PEER))),
+        Some(Cause::Missing)
+    );
+    assert_eq!(
+        cause(policy.evaluate(&SubjectEnvironment::new(PEER).with_credential(false))),
+        Some(Cause::False)
+    );
 }
 
 #[test]
@@ -265,8 +288,14 @@ fn the_boolean_form_is_stored_as_its_translation() {
     let rows: &[(&str, &str)] = &[
         ("a", r#"(= subject.a "true")"#),
         // D6: a chain of one keyword is one list.
-        ("a and b and c", r#"(and (= subject.a "true") (= subject.b "true") (= subject.c "true"))"#),
-        ("a or b or c", r#"(or (= subject.a "true") (= subject.b "true") (= subject.c "true"))"#),
+        (
+            "a and b and c",
+            r#"(and (= subject.a "true") (= subject.b "true") (= subject.c "true"))"#,
+        ),
+        (
+            "a or b or c",
+            r#"(or (= subject.a "true") (= subject.b "true") (= subject.c "true"))"#,
+        ),
         (
             "a or b and not c",
             r#"(or (= subject.a "true") (and (= subject.b "true") (not (= subject.c "true"))))"#,
@@ -280,18 +309,30 @@ fn the_boolean_form_is_stored_as_its_translation() {
             r#"(and (or (= subject.a "true") (= subject.b "true")) (not (= subject.c "true")))"#,
         ),
         ("not (not a)", r#"(not (not (= subject.a "true")))"#),
-        ("not a and b", r#"(and (not (= subject.a "true")) (= subject.b "true"))"#),
-        ("((a or (b)))or c", r#"(or (or (= subject.a "true") (= subject.b "true")) (= subject.c "true"))"#),
+        (
+            "not a and b",
+            r#"(and (not (= subject.a "true")) (= subject.b "true"))"#,
+        ),
+        (
+            "((a or (b)))or c",
+            r#"(or (or (= subject.a "true") (= subject.b "true")) (= subject.c "true"))"#,
+        ),
         ("a=\"the value\"", r#"(= subject.a "the value")"#),
         ("a=\"b\"and c", r#"(and (= subject.a "b") (= subject.c "true"))"#),
         ("name.1=a-b", r#"(= subject.name.1 "a-b")"#),
         ("or or or", r#"(or (= subject.or "true") (= subject.or "true"))"#),
-        ("component.db or component.web", r#"(or (= subject.component.db "true") (= subject.component.web "true"))"#),
+        (
+            "component.db or component.web",
+            r#"(or (= subject.component.db "true") (= subject.component.web "true"))"#,
+        ),
         ("true", r#"(= subject.true "true")"#),
         ("(and)", r#"(= subject.and "true")"#),
         ("(not)", r#"(= subject.not "true")"#),
         ("not", r#"(= subject.not "true")"#),
-        ("a and not", r#"(and (= subject.a "true") (= subject.not "true"))"#),
+        (
+            "a and not",
+            r#"(and (= subject.a "true") (= subject.not "true"))"#,
+        ),
         ("(not subject.a)", r#"(not (= subject.subject.a "true"))"#),
         ("(not (and))", r#"(not (= subject.and "true"))"#),
         ("(foo)", r#"(= subject.foo "true")"#),

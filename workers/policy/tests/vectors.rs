@@ -31,8 +31,9 @@ fn decide(vector: &Value, policy: &Policy) -> Decision {
         .map(|(name, value)| (name.as_str(), value.as_str().unwrap()))
         .collect();
     let has_credential = (vector["authority"] != false).then(|| !vector["attributes"].is_null());
-    let mut peer =
-        SubjectEnvironment::new(text("subject").unwrap()).with_credential(has_credential).with_attributes(&attributes);
+    let mut peer = SubjectEnvironment::new(text("subject").unwrap())
+        .with_credential(has_credential)
+        .with_attributes(&attributes);
     if let Some(resource) = text("resource") {
         peer = peer.with_resource(resource);
     }
@@ -94,7 +95,10 @@ fn what_stock_did_is_what_we_do_unless_a_difference_says_otherwise() {
             Some(Cause::UnknownOperator) => ("error", "unknown-operator"),
             Some(other) => panic!("{other:?}"),
         };
-        let expected = (vector["result"].as_str().unwrap(), vector["error"].as_str().unwrap_or_default());
+        let expected = (
+            vector["result"].as_str().unwrap(),
+            vector["error"].as_str().unwrap_or_default(),
+        );
         // Which of two errors is found first does not matter; that it is an error does.
         assert_eq!(got.0, expected.0, "{text}: {got:?}");
     }
