@@ -90,12 +90,11 @@ pub(crate) fn check(policy: &Policy) -> Vec<Finding> {
     }
     checker.root();
     for at in 0..expression.size() {
-        if checker.findings.len() >= MAX_FINDINGS {
+        if checker.is_full() {
             break;
         }
         checker.node(at, policy.form());
     }
-    checker.findings.truncate(MAX_FINDINGS);
     checker.findings
 }
 
@@ -217,6 +216,9 @@ impl Checker<'_> {
     }
 
     fn report(&mut self, severity: Severity, at: u32, message: String, suggestion: Option<String>) {
+        if self.is_full() {
+            return;
+        }
         let (severity, message) = if self.dead[at as usize] {
             (
                 Severity::Warning,
@@ -234,6 +236,10 @@ impl Checker<'_> {
         });
     }
 
+    fn is_full(&self) -> bool {
+        self.findings.len() >= MAX_FINDINGS
+    }
+
     fn error(&mut self, at: u32, message: String, suggestion: Option<String>) {
         self.report(Severity::Error, at, message, suggestion);
     }
@@ -244,6 +250,9 @@ impl Checker<'_> {
 
     /// The policy with another text in place of a sub-expression, if that makes a short policy.
     fn instead_of(&self, at: u32, replacement: &str) -> Option<String> {
+        if self.is_full() {
+            return None;
+        }
         self.expression
             .with_replacement(at, replacement, SHOWN)
             .filter(|text| Policy::parse(text).is_ok())
