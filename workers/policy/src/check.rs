@@ -18,7 +18,7 @@ use crate::operator::Operator;
 use crate::policy::{Form, Policy};
 use crate::print::quoted;
 
-/// How many findings are reported for one policy.
+/// How many findings are reported for one policy: half of them errors, half of them warnings.
 pub const MAX_FINDINGS: usize = 20;
 
 /// Longest sub-expression and suggestion in a finding, in characters.
@@ -90,7 +90,7 @@ pub(crate) fn check(policy: &Policy) -> Vec<Finding> {
     }
     checker.root();
     for at in 0..expression.size() {
-        if checker.is_full() {
+        if checker.is_full(Severity::Error) {
             break;
         }
         checker.node(at, policy.form());
@@ -216,9 +216,6 @@ impl Checker<'_> {
     }
 
     fn report(&mut self, severity: Severity, at: u32, message: String, suggestion: Option<String>) {
-        if self.is_full() {
-            return;
-        }
         let (severity, message) = if self.dead[at as usize] {
             (
                 Severity::Warning,
@@ -227,6 +224,9 @@ impl Checker<'_> {
         } else {
             (severity, message)
         };
+        if self.is_full(severity) {
+            return;
+        }
         let expression = self.expression.excerpt(at, SHOWN);
         self.findings.push(Finding {
             severity,
@@ -236,8 +236,13 @@ impl Checker<'_> {
         });
     }
 
-    fn is_full(&self) -> bool {
-        self.findings.len() >= MAX_FINDINGS
+    /// Each severity has half of the places, so that warnings cannot hide an error.
+    fn is_full(&self, severity: Severity) -> bool {
+        let found = self
+            .findings
+            .iter()
+            .filter(|finding| finding.severity == severity);
+        found.count() >= MAX_FINDINGS / 2
     }
 
     fn error(&mut self, at: u32, message: String, suggestion: Option<String>) {
@@ -250,7 +255,7 @@ impl Checker<'_> {
 
     /// The policy with another text in place of a sub-expression, if that makes a short policy.
     fn instead_of(&self, at: u32, replacement: &str) -> Option<String> {
-        if self.is_full() {
+        if self.is_full(Severity::Error) {
             return None;
         }
         self.expression

@@ -184,8 +184,14 @@ fn an_identifier_that_nobody_has_is_warned_about() {
 fn findings_are_few_and_short_however_long_the_policy() {
     let text = format!("(and {})", "(foo 1) ".repeat(8_000));
     let findings = check(&text);
-    assert_eq!(findings.len(), MAX_FINDINGS);
+    assert_eq!(findings.len(), MAX_FINDINGS / 2);
     assert!(findings.iter().all(|finding| finding.to_string().len() < 3_000));
+}
+
+#[test]
+fn warnings_do_not_hide_an_error() {
+    let text = format!("(and {} (foo 1))", "(!= 1 2 1) ".repeat(100));
+    assert_eq!(errors(&text).len(), 1);
 }
 
 #[test]
