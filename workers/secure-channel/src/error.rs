@@ -19,7 +19,9 @@ pub enum PeerError {
     #[error("its identity was refused: {0}")]
     Identity(#[from] portolan_identity::Error),
     /// It presents a history that we know to be outdated: an old backup, or an old, stolen key.
-    #[error("{0} presents an identity from before a rotation that we know of: restored from an old backup, or stolen")]
+    #[error(
+        "{0} presents an identity from before a rotation that we know of: restored from an old backup, or stolen"
+    )]
     OutdatedHistory(Identifier),
     /// It presents a history that contradicts the one that we know.
     #[error("{0} presents an identity that contradicts the one that we know")]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use portolan_identity::{
-    CredentialAndPurposeKey, Identifier, Identity, KeyHandle, Purpose, PurposeKeyRepository, PurposePublicKey, Vault,
-    VaultError, current_purpose_key,
+    CredentialAndPurposeKey, Identifier, Identity, KeyHandle, Purpose, PurposeKeyRepository,
+    PurposePublicKey, Vault, VaultError, current_purpose_key,
 };
 
 use crate::aead::KeyBytes;
@@ -23,8 +23,16 @@ impl LocalIdentity {
     /// `vault` holds the identity's signing key, and will hold the static keys of its channels; `purpose_keys` remembers
     /// which of these is current.
     #[must_use]
-    pub fn new(identity: Identity, vault: Arc<dyn Vault>, purpose_keys: Arc<dyn PurposeKeyRepository>) -> Self {
-        Self { identity, vault, purpose_keys }
+    pub fn new(
+        identity: Identity,
+        vault: Arc<dyn Vault>,
+        purpose_keys: Arc<dyn PurposeKeyRepository>,
+    ) -> Self {
+        Self {
+            identity,
+            vault,
+            purpose_keys,
+        }
     }
 
     /// Who we are.
@@ -53,7 +61,11 @@ impl LocalIdentity {
         };
         let vault = Arc::clone(&self.vault);
         Ok(AttestedKey {
-            key: Arc::new(VaultKey { vault, handle: key.handle, public }),
+            key: Arc::new(VaultKey {
+                vault,
+                handle: key.handle,
+                public,
+            }),
             attestation: key.attestation.encode(),
         })
     }

@@ -144,7 +144,11 @@ impl ListenerOptions {
     /// Channels with these options, within the default limits.
     #[must_use]
     pub fn new(channel: ChannelOptions) -> Self {
-        Self { channel, limits: Limits::default(), timeout: RESPONDER_TIMEOUT }
+        Self {
+            channel,
+            limits: Limits::default(),
+            timeout: RESPONDER_TIMEOUT,
+        }
     }
 
     /// Other limits.

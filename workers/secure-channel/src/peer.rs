@@ -37,15 +37,18 @@ impl Judge {
         let peer = self.verify_history(payload.change_history, None)?;
         let identifier = *peer.identifier();
         let attestation = PurposeKeyAttestation::decode(payload.attestation)?;
-        let attested =
-            attestation.verify(&peer, now).map_err(|error| PeerError::Attestation(identifier, error))?;
+        let attested = attestation
+            .verify(&peer, now)
+            .map_err(|error| PeerError::Attestation(identifier, error))?;
         match attested.public_key {
             PurposePublicKey::SecureChannelStatic(key) if key == *remote_static => {}
             _ => return Err(PeerError::WrongKey(identifier)),
         }
         let credentials = self.verify_credentials(&identifier, &payload.credentials, now);
         let trusted = |presented: &[VerifiedCredential]| {
-            self.trust.accepts(&identifier, &|name, value| self.has(&identifier, presented, name, value, now))
+            self.trust.accepts(&identifier, &|name, value| {
+                self.has(&identifier, presented, name, value, now)
+            })
         };
         if !trusted(&credentials) {
             return Err(PeerError::Untrusted(identifier));
@@ -81,7 +84,12 @@ impl Judge {
 
     /// The credentials that one of our authorities has issued to the peer. Others are logged and left: a bad credential
     /// never ends a handshake, it only gives no access.
-    fn verify_credentials(&self, peer: &Identifier, credentials: &[&[u8]], now: u64) -> Vec<VerifiedCredential> {
+    fn verify_credentials(
+        &self,
+        peer: &Identifier,
+        credentials: &[&[u8]],
+        now: u64,
+    ) -> Vec<VerifiedCredential> {
         if credentials.is_empty() {
             return Vec::new();
         }
@@ -89,13 +97,21 @@ impl Judge {
             tracing::debug!(%peer, "credentials are ignored: no authority is configured here");
             return Vec::new();
         }
-        let authorities: Vec<Identity> = self.authorities.iter().map(|authority| self.latest(authority)).collect();
+        let authorities: Vec<Identity> = self
+            .authorities
+            .iter()
+            .map(|authority| self.latest(authority))
+            .collect();
         let verify = |bytes: &&[u8]| {
             let credential = CredentialAndPurposeKey::decode(bytes).map_err(|error| error.to_string())?;
-            credential.verify(Some(peer), &authorities, now).map_err(|error| error.to_string())
+            credential
+                .verify(Some(peer), &authorities, now)
+                .map_err(|error| error.to_string())
         };
         let verified = credentials.iter().filter_map(|bytes| {
-            verify(bytes).inspect_err(|error| tracing::info!(%peer, "a credential is ignored: {error}")).ok()
+            verify(bytes)
+                .inspect_err(|error| tracing::info!(%peer, "a credential is ignored: {error}"))
+                .ok()
         });
         verified.collect()
     }
@@ -116,7 +132,9 @@ impl Judge {
         value: &[u8],
         now: u64,
     ) -> bool {
-        presented.iter().any(|credential| credential.attributes.has(name, value))
+        presented
+            .iter()
+            .any(|credential| credential.attributes.has(name, value))
             || self.authorities.iter().any(|authority| {
                 self.attributes
                     .get(peer, authority.identifier(), now)

@@ -39,7 +39,10 @@ impl TrustPolicy {
 
     /// A peer with this attribute.
     pub fn attribute(name: &str, value: impl AsRef<[u8]>) -> Self {
-        Self::Attribute { name: name.into(), value: value.as_ref().into() }
+        Self::Attribute {
+            name: name.into(),
+            value: value.as_ref().into(),
+        }
     }
 
     /// Whether a peer is accepted; `has` says whether an authority of ours says that it has an attribute.
@@ -72,7 +75,13 @@ mod tests {
         assert_eq!(accepts(TrustPolicy::identifiers([])), (false, false));
         assert_eq!(accepts(member.clone()), (true, true));
         assert_eq!(accepts(admin.clone()), (false, false));
-        assert_eq!(accepts(TrustPolicy::All([TrustPolicy::Identifier(a), member].into())), (true, false));
-        assert_eq!(accepts(TrustPolicy::Any([TrustPolicy::Identifier(b), admin].into())), (false, true));
+        assert_eq!(
+            accepts(TrustPolicy::All([TrustPolicy::Identifier(a), member].into())),
+            (true, false)
+        );
+        assert_eq!(
+            accepts(TrustPolicy::Any([TrustPolicy::Identifier(b), admin].into())),
+            (false, true)
+        );
     }
 }

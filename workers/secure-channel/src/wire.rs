@@ -46,7 +46,9 @@ struct Elements {
 
 impl Elements {
     fn of(decoder: &mut Decoder<'_>) -> Result<Self, WireError> {
-        Ok(Self { left: decoder.array()? })
+        Ok(Self {
+            left: decoder.array()?,
+        })
     }
 
     /// Whether another element follows; the caller then reads it.
@@ -68,7 +70,11 @@ impl Elements {
 
     /// As [`Self::next`], for an element that must be there.
     fn expect(&mut self, decoder: &mut Decoder<'_>, what: &'static str) -> Result<(), WireError> {
-        if self.next(decoder)? { Ok(()) } else { Err(malformed(what)) }
+        if self.next(decoder)? {
+            Ok(())
+        } else {
+            Err(malformed(what))
+        }
     }
 
     fn skip_rest(mut self, decoder: &mut Decoder<'_>) -> Result<(), WireError> {
@@ -101,5 +107,7 @@ fn credentials<'a>(decoder: &mut Decoder<'a>) -> Result<Vec<&'a [u8]>, WireError
 
 fn put_credentials(out: &mut Vec<u8>, credentials: &[&[u8]]) {
     portolan_runtime::wire::put_head(out, portolan_runtime::wire::MAJOR_ARRAY, credentials.len() as u64);
-    credentials.iter().for_each(|credential| out.extend_from_slice(credential));
+    credentials
+        .iter()
+        .for_each(|credential| out.extend_from_slice(credential));
 }

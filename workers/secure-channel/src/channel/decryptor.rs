@@ -84,7 +84,9 @@ impl Decryptor {
     }
 
     fn handle(&mut self, ctx: &mut Context, message: Message) -> Step {
-        let Message { back, mut payload, .. } = message;
+        let Message {
+            back, mut payload, ..
+        } = message;
         let traffic = &self.state.traffic;
         let opened = match self.opener.open(payload.as_mut_slice()) {
             Ok(opened) => opened,
@@ -104,13 +106,21 @@ impl Decryptor {
             }
         }
         match ChannelMessage::decode(opened.plaintext) {
-            Ok(ChannelMessage::Payload { onward, back: inner_back, payload: range }) => {
+            Ok(ChannelMessage::Payload {
+                onward,
+                back: inner_back,
+                payload: range,
+            }) => {
                 Traffic::count(&traffic.received_bytes, range.len());
                 let len = range.len();
                 payload.strip_front(NONCE_LEN + range.start);
                 payload.truncate(len);
                 self.deliver(ctx, onward, inner_back, payload);
-                if self.follow(nonce, back) { Step::Moved } else { Step::Done }
+                if self.follow(nonce, back) {
+                    Step::Moved
+                } else {
+                    Step::Done
+                }
             }
             Ok(ChannelMessage::RefreshCredentials { .. }) => Step::Refresh(opened.plaintext.to_vec()),
             Ok(ChannelMessage::Close) => Step::Close(CloseReason::ByPeer),
@@ -124,9 +134,19 @@ impl Decryptor {
     /// Hands a decrypted message on; who may receive it is for flow control and access control to say.
     fn deliver(&self, ctx: &mut Context, onward: Route, mut back: Route, payload: portolan_runtime::Payload) {
         back.prepend(self.state.peer.channel.clone());
-        let local = LocalInfo { peer: Some(Arc::clone(&self.state.peer)) };
+        let local = LocalInfo {
+            peer: Some(Arc::clone(&self.state.peer)),
+        };
         // A refusal is counted and logged by the router; the peer learns nothing (spec 01 T14).
-        let _ = ctx.forward_from(INTERNAL, Message { onward, back, payload, local });
+        let _ = ctx.forward_from(
+            INTERNAL,
+            Message {
+                onward,
+                back,
+                payload,
+                local,
+            },
+        );
     }
 
     /// A responder sends its records the way on which the newest payload came (spec 02 §6.6). Says whether the first
@@ -156,9 +176,12 @@ impl Decryptor {
         let judged = self
             .shared
             .blocking(move || match ChannelMessage::decode(&plaintext) {
-                Ok(ChannelMessage::RefreshCredentials { change_history, credentials }) => {
-                    judge.refresh(&peer, change_history, &credentials, now).map_err(|error| error.to_string())
-                }
+                Ok(ChannelMessage::RefreshCredentials {
+                    change_history,
+                    credentials,
+                }) => judge
+                    .refresh(&peer, change_history, &credentials, now)
+                    .map_err(|error| error.to_string()),
                 _ => Ok(0),
             })
             .await;
@@ -166,7 +189,9 @@ impl Decryptor {
             Some(Ok(accepted)) => {
                 tracing::debug!(peer = %self.state.remote, "presented new credentials, {accepted} accepted");
             }
-            Some(Err(error)) => tracing::info!(peer = %self.state.remote, "new credentials are ignored: {error}"),
+            Some(Err(error)) => {
+                tracing::info!(peer = %self.state.remote, "new credentials are ignored: {error}")
+            }
             None => {}
         }
     }

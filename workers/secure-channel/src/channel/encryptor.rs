@@ -65,7 +65,12 @@ impl std::fmt::Display for Failure {
 
 impl Encryptor {
     pub(super) fn new(state: Arc<State>, sealer: Sealer, credentials: Option<Credentials>) -> Self {
-        Self { state, sealer, head: Vec::new(), credentials }
+        Self {
+            state,
+            sealer,
+            head: Vec::new(),
+            credentials,
+        }
     }
 
     /// Starts the worker, owned by the decryptor's.
@@ -124,10 +129,20 @@ impl Encryptor {
 
     /// Seals one message and sends it on its way.
     fn send(&mut self, ctx: &mut Context, message: Message) -> Result<(), Failure> {
-        let Message { onward, back, mut payload, .. } = message;
+        let Message {
+            onward,
+            back,
+            mut payload,
+            ..
+        } = message;
         let len = payload.len();
         self.head.clear();
-        put_payload_head(&mut self.head, onward.as_slice().get(1..).unwrap_or_default(), back.as_slice(), len);
+        put_payload_head(
+            &mut self.head,
+            onward.as_slice().get(1..).unwrap_or_default(),
+            back.as_slice(),
+            len,
+        );
         payload.prepend(&self.head);
         payload.append(&TAIL);
         // The outer return route is empty: the responder takes it for ours (spec 02 §6.3).
@@ -137,11 +152,23 @@ impl Encryptor {
     }
 
     /// Seals a payload that ends in room for the tag.
-    fn seal_and_forward(&mut self, ctx: &mut Context, mut payload: Payload, back: Route) -> Result<(), Failure> {
+    fn seal_and_forward(
+        &mut self,
+        ctx: &mut Context,
+        mut payload: Payload,
+        back: Route,
+    ) -> Result<(), Failure> {
         payload.grow_front(NONCE_LEN);
-        self.sealer.seal(payload.as_mut_slice()).map_err(Failure::Record)?;
+        self.sealer
+            .seal(payload.as_mut_slice())
+            .map_err(Failure::Record)?;
         let onward = self.state.route.lock().clone();
-        let message = Message { onward, back, payload, local: Default::default() };
+        let message = Message {
+            onward,
+            back,
+            payload,
+            local: Default::default(),
+        };
         ctx.forward(message).map_err(Failure::Send)?;
         Traffic::count(&self.state.traffic.sent_messages, 1);
         Ok(())
@@ -160,7 +187,8 @@ impl Encryptor {
             return Ok(());
         };
         let current = credentials.source.borrow_and_update().clone();
-        let Some(credential) = current.filter(|current| credentials.presented.as_ref() != Some(current)) else {
+        let Some(credential) = current.filter(|current| credentials.presented.as_ref() != Some(current))
+        else {
             return Ok(());
         };
         let message = refresh_credentials_message(&credentials.change_history, &[&credential.encode()]);
@@ -171,7 +199,11 @@ impl Encryptor {
     /// Sends what was handed to us before the stop, and then Close, unless it was the peer who closed. Nothing is
     /// waited for: the node may be stopping.
     fn say_goodbye(&mut self, ctx: &mut Context) {
-        if self.state.close_reason().is_none_or(|reason| reason == CloseReason::Stopped) {
+        if self
+            .state
+            .close_reason()
+            .is_none_or(|reason| reason == CloseReason::Stopped)
+        {
             while let Some(envelope) = ctx.try_next() {
                 if self.send(ctx, envelope.message).is_err() {
                     break;

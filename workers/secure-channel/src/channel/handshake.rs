@@ -32,10 +32,18 @@ pub(super) fn ephemeral() -> Result<KeyBytes, Error> {
 /// The addresses of the worker that runs a handshake and then decrypts: the remote one, which the peer sends to, and the
 /// internal one, which decrypted messages are sent from (spec 02 §5.7). It runs where the connection that the channel
 /// goes over does, so that messages between them cross no thread.
-pub(super) fn worker_options(shared: &Shared, remote: &Address, flow: &Arc<Flow>, over: Option<&Address>) -> WorkerOptions {
-    let remote = MailboxOptions::new(remote.clone()).incoming(AccessControl::AllowAll).outgoing(AccessControl::AllowAll);
-    let internal =
-        MailboxOptions::new(Address::random()).outgoing(AccessControl::AllowAll).producer(Arc::clone(flow));
+pub(super) fn worker_options(
+    shared: &Shared,
+    remote: &Address,
+    flow: &Arc<Flow>,
+    over: Option<&Address>,
+) -> WorkerOptions {
+    let remote = MailboxOptions::new(remote.clone())
+        .incoming(AccessControl::AllowAll)
+        .outgoing(AccessControl::AllowAll);
+    let internal = MailboxOptions::new(Address::random())
+        .outgoing(AccessControl::AllowAll)
+        .producer(Arc::clone(flow));
     let arbiter = over.and_then(|hop| shared.node.arbiter_of(hop));
     WorkerOptions::with_mailbox(remote)
         .mailbox(internal)
@@ -62,7 +70,15 @@ pub(super) fn open(
     options: &ChannelOptions,
     finished: Finished,
 ) -> Result<Decryptor, Error> {
-    let Finished { role, keys, peer, route, flow, presented, slot } = finished;
+    let Finished {
+        role,
+        keys,
+        peer,
+        route,
+        flow,
+        presented,
+        slot,
+    } = finished;
     let remote = *peer.identifier();
     // The peer at the other end of the connection has proven who it is, unless somebody in between forwards for it. What we
     // connected to by ourselves is as trusted either way.
@@ -75,7 +91,10 @@ pub(super) fn open(
         role,
         local: *options.identity.identifier(),
         remote,
-        peer: Arc::new(Peer { identifier: PeerIdentifier(*remote.as_bytes()), channel: Address::random() }),
+        peer: Arc::new(Peer {
+            identifier: PeerIdentifier(*remote.as_bytes()),
+            channel: Address::random(),
+        }),
         decryptor: ctx.address().clone(),
         flow,
         opened_at: shared.now(),

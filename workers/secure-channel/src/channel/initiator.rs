@@ -101,9 +101,11 @@ async fn exchange(
 ) -> Result<Decryptor, Error> {
     let stopped = || Error::from(portolan_runtime::Error::Stopped);
     let (identity, now) = (options.identity.clone(), shared.now());
-    let key = shared.blocking(move || identity.static_key(now)).await.ok_or_else(stopped)??;
-    let (mut state, message_1) =
-        Initiator::new(Arc::clone(&key.key), &ephemeral()?).write_message_1(&[])?;
+    let key = shared
+        .blocking(move || identity.static_key(now))
+        .await
+        .ok_or_else(stopped)??;
+    let (mut state, message_1) = Initiator::new(Arc::clone(&key.key), &ephemeral()?).write_message_1(&[])?;
     send(ctx, route.clone(), &message_1).await?;
     loop {
         let message = ctx.next().await.ok_or_else(stopped)?.message;
@@ -114,7 +116,9 @@ async fn exchange(
         let answer = shared
             .blocking(move || {
                 let our_payload = || identity.payload(&key, presented.as_deref());
-                answer(state, payload.as_mut_slice(), our_payload, |payload, key| judge.admit(payload, key, now))
+                answer(state, payload.as_mut_slice(), our_payload, |payload, key| {
+                    judge.admit(payload, key, now)
+                })
             })
             .await
             .ok_or_else(stopped)?;
@@ -123,11 +127,22 @@ async fn exchange(
                 tracing::debug!(address = %ctx.address(), "a message that is no message 2 is ignored");
                 state = before;
             }
-            Answer::Accepted { keys, peer, message_3 } => {
+            Answer::Accepted {
+                keys,
+                peer,
+                message_3,
+            } => {
                 let route = message.back;
                 send(ctx, route.clone(), &message_3).await?;
-                let finished =
-                    Finished { role: Role::Initiator, keys, peer, route, flow, presented: credential, slot: None };
+                let finished = Finished {
+                    role: Role::Initiator,
+                    keys,
+                    peer,
+                    route,
+                    flow,
+                    presented: credential,
+                    slot: None,
+                };
                 return open(shared, ctx, options, finished);
             }
         }
@@ -137,7 +152,11 @@ async fn exchange(
 enum Answer {
     /// Forged, or something else altogether: we wait on.
     NotForUs(InitiatorAwaitingMessage2),
-    Accepted { keys: SessionKeys, peer: portolan_identity::Identity, message_3: Vec<u8> },
+    Accepted {
+        keys: SessionKeys,
+        peer: portolan_identity::Identity,
+        message_3: Vec<u8>,
+    },
 }
 
 /// Reads message 2, and answers it if the peer is accepted.
@@ -155,13 +174,18 @@ fn answer(
         Ok((state, payload)) => {
             let peer = admit(payload, state.remote_static())?;
             let (keys, message_3) = state.write_message_3(&our_payload())?;
-            Ok(Answer::Accepted { keys, peer, message_3 })
+            Ok(Answer::Accepted {
+                keys,
+                peer,
+                message_3,
+            })
         }
     }
 }
 
 async fn send(ctx: &mut Context, onward: Route, message: &[u8]) -> Result<(), Error> {
     let back = ctx.address().clone();
-    ctx.send_message(Message::new(onward, back, Payload::copy_from(message))).await?;
+    ctx.send_message(Message::new(onward, back, Payload::copy_from(message)))
+        .await?;
     Ok(())
 }

@@ -77,9 +77,20 @@ pub(super) fn start(
         listener: address.clone(),
         flow: Arc::clone(&flow),
     });
-    let listener = Listener { accepting, slots: Arc::clone(&slots) };
-    node.start_sync_worker(WorkerOptions::new(address.clone()).stage(Stage::Channel), listener)?;
-    Ok(SecureChannelListener { node, address, flow, slots })
+    let listener = Listener {
+        accepting,
+        slots: Arc::clone(&slots),
+    };
+    node.start_sync_worker(
+        WorkerOptions::new(address.clone()).stage(Stage::Channel),
+        listener,
+    )?;
+    Ok(SecureChannelListener {
+        node,
+        address,
+        flow,
+        slots,
+    })
 }
 
 impl SyncWorker for Listener {
@@ -102,7 +113,8 @@ impl SyncWorker for Listener {
                     counts.evicted.fetch_add(1, Ordering::Relaxed);
                     let _ = ctx.node().stop_worker(&evicted);
                 }
-                responder::start(&self.accepting, decryptor, slot, message).map_err(|error| portolan_runtime::Error::other(error.to_string()))
+                responder::start(&self.accepting, decryptor, slot, message)
+                    .map_err(|error| portolan_runtime::Error::other(error.to_string()))
             }
             Err(Full) => {
                 counts.refused.fetch_add(1, Ordering::Relaxed);

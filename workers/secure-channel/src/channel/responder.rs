@@ -76,8 +76,15 @@ async fn handshake(
 ) -> Result<Decryptor, Error> {
     let Accepting { shared, options, .. } = accepting.as_ref();
     let stopped = || Error::from(portolan_runtime::Error::Stopped);
-    let Message { back: route, payload: message_1, .. } = message_1;
-    let transport_ended = route.next().map(|hop| ctx.node().ended(hop)).ok_or(portolan_runtime::SendError::NoRoute)?;
+    let Message {
+        back: route,
+        payload: message_1,
+        ..
+    } = message_1;
+    let transport_ended = route
+        .next()
+        .map(|hop| ctx.node().ended(hop))
+        .ok_or(portolan_runtime::SendError::NoRoute)?;
 
     let credential = options.credentials.as_ref().and_then(|source| source.current());
     let (identity, presented, now) = (options.identity.clone(), credential.clone(), shared.now());
@@ -90,7 +97,8 @@ async fn handshake(
     });
     let (mut state, message_2) = answer.await.ok_or_else(stopped)??;
     let back = ctx.address().clone();
-    ctx.send_message(Message::new(route.clone(), back, Payload::from(message_2))).await?;
+    ctx.send_message(Message::new(route.clone(), back, Payload::from(message_2)))
+        .await?;
 
     tokio::pin!(transport_ended);
     loop {
@@ -104,7 +112,9 @@ async fn handshake(
         let read = shared.blocking(move || match state.read_message_3(payload.as_mut_slice()) {
             Err(Rejected { state, .. }) => Ok(Err(state)),
             // Only the sender of message 1 can have written this: if it is not accepted, nobody else will come.
-            Ok((keys, payload)) => judge.admit(payload, &keys.remote_static, now).map(|peer| Ok((keys, peer))),
+            Ok((keys, payload)) => judge
+                .admit(payload, &keys.remote_static, now)
+                .map(|peer| Ok((keys, peer))),
         });
         match read.await.ok_or_else(stopped)?? {
             Err(before) => {
@@ -114,7 +124,10 @@ async fn handshake(
             Ok((keys, peer)) => {
                 if slot.open().is_err() {
                     shared.counts.refused.fetch_add(1, Ordering::Relaxed);
-                    return Err(portolan_runtime::Error::other("the listener has as many open channels as it may").into());
+                    return Err(portolan_runtime::Error::other(
+                        "the listener has as many open channels as it may",
+                    )
+                    .into());
                 }
                 let finished = Finished {
                     role: Role::Responder,

@@ -21,7 +21,9 @@ pub type Clock = fn() -> u64;
 
 fn system_clock() -> u64 {
     // Before 1970 nothing holds, which is the safe side.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// The secure channels of a node: makes them, listens for them, lists them. Clones are cheap and share everything.
@@ -98,7 +100,9 @@ impl SecureChannels {
             open: Mutex::default(),
             computing: Arc::new(Semaphore::new(cores)),
         };
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Opens a channel to the listener at the end of `route`, for instance `[connection, "api"]`.
@@ -160,7 +164,10 @@ impl SecureChannels {
     #[must_use]
     pub fn list(&self) -> Vec<ChannelInfo> {
         let open: Vec<_> = self.shared.open.lock().values().cloned().collect();
-        let mut channels: Vec<_> = open.into_iter().map(|state| self.shared.channel(state).info()).collect();
+        let mut channels: Vec<_> = open
+            .into_iter()
+            .map(|state| self.shared.channel(state).info())
+            .collect();
         channels.sort_by(|a, b| (a.opened_at, &a.encryptor).cmp(&(b.opened_at, &b.encryptor)));
         channels
     }
@@ -190,7 +197,9 @@ impl SecureChannels {
 
 impl std::fmt::Debug for SecureChannels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SecureChannels").field("open", &self.shared.open.lock().len()).finish_non_exhaustive()
+        f.debug_struct("SecureChannels")
+            .field("open", &self.shared.open.lock().len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -223,14 +232,20 @@ impl Shared {
     }
 
     pub(super) fn channel(&self, state: Arc<State>) -> SecureChannel {
-        SecureChannel { node: self.node.clone(), state }
+        SecureChannel {
+            node: self.node.clone(),
+            state,
+        }
     }
 
     pub(super) fn register(self: &Arc<Self>, state: &Arc<State>) -> Registration {
         let encryptor = state.peer.channel.clone();
         self.open.lock().insert(encryptor.clone(), Arc::clone(state));
         self.counts.opened.fetch_add(1, Ordering::Relaxed);
-        Registration { shared: Arc::clone(self), encryptor }
+        Registration {
+            shared: Arc::clone(self),
+            encryptor,
+        }
     }
 }
 

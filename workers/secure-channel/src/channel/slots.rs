@@ -45,7 +45,10 @@ pub(super) struct Full;
 
 impl Slots {
     pub(super) fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits, state: Mutex::default() })
+        Arc::new(Self {
+            limits,
+            state: Mutex::default(),
+        })
     }
 
     /// A place for a handshake that came from `hop` and is answered by `responder`. The address of an older one, if that
@@ -57,19 +60,37 @@ impl Slots {
         now: Instant,
     ) -> Result<(Slot, Option<Address>), Full> {
         let mut state = self.state.lock();
-        let evicted = if state.hops.get(hop).is_some_and(|hop| hop.pending.len() >= self.limits.pending_per_hop) {
+        let evicted = if state
+            .hops
+            .get(hop)
+            .is_some_and(|hop| hop.pending.len() >= self.limits.pending_per_hop)
+        {
             Some(state.evict(hop, now, self.limits.pending_protected).ok_or(Full)?)
         } else if state.pending >= self.limits.pending {
             // Whoever occupies the most places loses one.
-            let busiest = state.hops.iter().max_by_key(|(_, hop)| hop.pending.len()).map(|(hop, _)| hop.clone());
+            let busiest = state
+                .hops
+                .iter()
+                .max_by_key(|(_, hop)| hop.pending.len())
+                .map(|(hop, _)| hop.clone());
             let evicted = busiest.and_then(|hop| state.evict(&hop, now, self.limits.pending_protected));
             Some(evicted.ok_or(Full)?)
         } else {
             None
         };
         state.pending += 1;
-        state.hops.entry(hop.clone()).or_default().pending.push_back((now, responder.clone()));
-        let slot = Slot { slots: Arc::clone(self), hop: hop.clone(), responder: responder.clone(), open: false };
+        state
+            .hops
+            .entry(hop.clone())
+            .or_default()
+            .pending
+            .push_back((now, responder.clone()));
+        let slot = Slot {
+            slots: Arc::clone(self),
+            hop: hop.clone(),
+            responder: responder.clone(),
+            open: false,
+        };
         Ok((slot, evicted))
     }
 
@@ -100,7 +121,11 @@ impl State {
     }
 
     fn forget_if_empty(&mut self, hop: &Address) {
-        if self.hops.get(hop).is_some_and(|hop| hop.pending.is_empty() && hop.open == 0) {
+        if self
+            .hops
+            .get(hop)
+            .is_some_and(|hop| hop.pending.is_empty() && hop.open == 0)
+        {
             self.hops.remove(hop);
         }
     }
@@ -112,7 +137,10 @@ impl Slot {
         let mut state = self.slots.state.lock();
         let limits = &self.slots.limits;
         if state.open >= limits.open
-            || state.hops.get(&self.hop).is_some_and(|hop| hop.open >= limits.open_per_hop)
+            || state
+                .hops
+                .get(&self.hop)
+                .is_some_and(|hop| hop.open >= limits.open_per_hop)
         {
             return Err(Full);
         }
@@ -162,7 +190,9 @@ mod tests {
         let slots = slots();
         let now = Instant::now();
         let (a, b) = (Address::from("a"), Address::from("b"));
-        let held: Vec<_> = (0..3).map(|i| slots.take(&a, &address("a", i), now).unwrap()).collect();
+        let held: Vec<_> = (0..3)
+            .map(|i| slots.take(&a, &address("a", i), now).unwrap())
+            .collect();
         assert_eq!(slots.take(&a, &address("a", 3), now).unwrap_err(), Full);
         let other = slots.take(&b, &address("b", 0), now).unwrap();
         assert_eq!(slots.pending(), 4);
@@ -176,12 +206,16 @@ mod tests {
         let slots = slots();
         let start = Instant::now();
         let (a, b, c) = (Address::from("a"), Address::from("b"), Address::from("c"));
-        let held: Vec<_> = (0..3).map(|i| slots.take(&a, &address("a", i), start).unwrap()).collect();
+        let held: Vec<_> = (0..3)
+            .map(|i| slots.take(&a, &address("a", i), start).unwrap())
+            .collect();
         let later = start + Duration::from_secs(1);
         let (_new, evicted) = slots.take(&a, &address("a", 3), later).unwrap();
         assert_eq!(evicted, Some(address("a", 0)));
         // All places taken: the connection with the most gives one up.
-        let _b: Vec<_> = (0..2).map(|i| slots.take(&b, &address("b", i), later).unwrap()).collect();
+        let _b: Vec<_> = (0..2)
+            .map(|i| slots.take(&b, &address("b", i), later).unwrap())
+            .collect();
         let (_c, evicted) = slots.take(&c, &address("c", 0), later).unwrap();
         assert_eq!(evicted, Some(address("a", 1)));
         drop(held);

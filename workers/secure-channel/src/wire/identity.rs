@@ -30,7 +30,11 @@ impl<'a> IdentityPayload<'a> {
         elements.expect(&mut decoder, "the identity payload has no list of credentials")?;
         let credentials = credentials(&mut decoder)?;
         elements.skip_rest(&mut decoder)?;
-        Ok(Self { change_history, attestation, credentials })
+        Ok(Self {
+            change_history,
+            attestation,
+            credentials,
+        })
     }
 
     /// Writes the payload.
@@ -69,24 +73,45 @@ mod tests {
 
     #[test]
     fn what_the_reference_tolerates_is_tolerated() {
-        for text in ["83 8101 820102 80", "84 8101 820102 80 a10102", "9f 8101 820102 9fff a0 ff", "83 8101 820102 80 ffff"] {
+        for text in [
+            "83 8101 820102 80",
+            "84 8101 820102 80 a10102",
+            "9f 8101 820102 9fff a0 ff",
+            "83 8101 820102 80 ffff",
+        ] {
             let bytes = unhex(text);
             let payload = IdentityPayload::decode(&bytes).unwrap();
-            assert_eq!((payload.change_history, payload.attestation), (&bytes[1..3], &bytes[3..6]), "{text}");
+            assert_eq!(
+                (payload.change_history, payload.attestation),
+                (&bytes[1..3], &bytes[3..6]),
+                "{text}"
+            );
             assert!(payload.credentials.is_empty());
         }
     }
 
     #[test]
     fn a_missing_element_is_refused_the_list_of_credentials_too() {
-        for text in ["", "80", "81 8101", "82 8101 820102", "9f 8101 820102 ff", "a0", "83 8101 820102 f6", "83 8101 82"] {
+        for text in [
+            "",
+            "80",
+            "81 8101",
+            "82 8101 820102",
+            "9f 8101 820102 ff",
+            "a0",
+            "83 8101 820102 f6",
+            "83 8101 82",
+        ] {
             assert!(IdentityPayload::decode(&unhex(text)).is_err(), "{text}");
         }
     }
 
     #[test]
     fn more_credentials_than_the_limit_are_refused() {
-        for text in ["83 8101 820102 89 010203040506070809", "83 8101 820102 9f 010203040506070809 ff"] {
+        for text in [
+            "83 8101 820102 89 010203040506070809",
+            "83 8101 820102 9f 010203040506070809 ff",
+        ] {
             assert_eq!(
                 IdentityPayload::decode(&unhex(text)),
                 Err(WireError::Limit("more than 8 credentials")),

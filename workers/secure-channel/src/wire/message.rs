@@ -92,7 +92,11 @@ fn payload(decoder: &mut Decoder<'_>) -> Result<ChannelMessage<'static>, WireErr
     let end = decoder.position();
     record.skip_rest(decoder)?;
     fields.skip_rest(decoder)?;
-    Ok(ChannelMessage::Payload { onward, back, payload: end - len..end })
+    Ok(ChannelMessage::Payload {
+        onward,
+        back,
+        payload: end - len..end,
+    })
 }
 
 fn refresh_credentials<'a>(decoder: &mut Decoder<'a>) -> Result<ChannelMessage<'a>, WireError> {
@@ -105,7 +109,10 @@ fn refresh_credentials<'a>(decoder: &mut Decoder<'a>) -> Result<ChannelMessage<'
     let credentials = credentials(decoder)?;
     record.skip_rest(decoder)?;
     fields.skip_rest(decoder)?;
-    Ok(ChannelMessage::RefreshCredentials { change_history, credentials })
+    Ok(ChannelMessage::RefreshCredentials {
+        change_history,
+        credentials,
+    })
 }
 
 /// Appends what stands in front of a payload of `payload_len` bytes; [`PAYLOAD_TAIL`] goes behind it.

@@ -20,8 +20,11 @@ fn a_payload_matches_the_vector() {
     out.extend_from_slice(b"hello");
     out.extend_from_slice(&PAYLOAD_TAIL);
     assert_eq!(hex::encode(&out), PAYLOAD);
-    let expected =
-        ChannelMessage::Payload { onward: route!["echoer"], back: route!["app"], payload: out.len() - 6..out.len() - 1 };
+    let expected = ChannelMessage::Payload {
+        onward: route!["echoer"],
+        back: route!["app"],
+        payload: out.len() - 6..out.len() - 1,
+    };
     assert_eq!(ChannelMessage::decode(&out), Ok(expected));
 }
 
@@ -35,7 +38,11 @@ fn close_matches_the_vector() {
 fn refresh_credentials_matches_the_vector() {
     let bytes = unhex(REFRESH);
     assert_eq!(bytes.len(), 629);
-    let Ok(ChannelMessage::RefreshCredentials { change_history, credentials }) = ChannelMessage::decode(&bytes) else {
+    let Ok(ChannelMessage::RefreshCredentials {
+        change_history,
+        credentials,
+    }) = ChannelMessage::decode(&bytes)
+    else {
         panic!("not a RefreshCredentials");
     };
     assert_eq!(change_history.len(), 128);
@@ -46,14 +53,14 @@ fn refresh_credentials_matches_the_vector() {
 #[test]
 fn what_the_reference_tolerates_is_tolerated() {
     for text in [
-        "82 820081 83 80 80 40 43010203",          // padding
-        "83 820081 83 80 80 40 40 f6",             // a third element of PaddedMessage
-        "82 820081 84 80 80 40 01 40",             // a fourth field of Payload
-        "9f 82009f 9f 80 80 40 ff ff 40 ff",       // indefinite records
-        "82 820081 9f 9fff 9fff 40 ff 40",         // indefinite routes
-        "82 82180081 83 80 80 40 40",              // non-minimal index
-        "82 820081 83 80 80 40 40 ffff",           // bytes behind
-        "82 8202f6 40",                            // whatever body of Close
+        "82 820081 83 80 80 40 43010203",    // padding
+        "83 820081 83 80 80 40 40 f6",       // a third element of PaddedMessage
+        "82 820081 84 80 80 40 01 40",       // a fourth field of Payload
+        "9f 82009f 9f 80 80 40 ff ff 40 ff", // indefinite records
+        "82 820081 9f 9fff 9fff 40 ff 40",   // indefinite routes
+        "82 82180081 83 80 80 40 40",        // non-minimal index
+        "82 820081 83 80 80 40 40 ffff",     // bytes behind
+        "82 8202f6 40",                      // whatever body of Close
     ] {
         let bytes = unhex(text);
         let result = ChannelMessage::decode(&bytes);
@@ -66,17 +73,17 @@ fn what_is_malformed_is_refused() {
     for text in [
         "",
         "80",
-        "81 820280",                               // no padding
-        "82 820280 f6",                            // padding that is no byte string
-        "82 9f0280ff 40",                          // indefinite variant
-        "82 83028080 40",                          // variant of three
-        "82 820380 40",                            // unknown variant
-        "82 820081 82 80 80 40",                   // no payload
-        "82 820081 83 80 80 6161 40",              // payload as text
-        "82 820081 83 80 80 5f4161ff 40",          // indefinite payload
-        "82 820081 83 9a000f4240 80 40 40",        // a route of a million hops
+        "81 820280",                                // no padding
+        "82 820280 f6",                             // padding that is no byte string
+        "82 9f0280ff 40",                           // indefinite variant
+        "82 83028080 40",                           // variant of three
+        "82 820380 40",                             // unknown variant
+        "82 820081 82 80 80 40",                    // no payload
+        "82 820081 83 80 80 6161 40",               // payload as text
+        "82 820081 83 80 80 5f4161ff 40",           // indefinite payload
+        "82 820081 83 9a000f4240 80 40 40",         // a route of a million hops
         "82 820081 83 80 80 5bffffffffffffffff 40", // a payload longer than the message
-        "82 820181 81 80 40",                      // no list of credentials
+        "82 820181 81 80 40",                       // no list of credentials
     ] {
         assert!(ChannelMessage::decode(&unhex(text)).is_err(), "{text}");
     }
