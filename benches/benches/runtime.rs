@@ -6,13 +6,13 @@
 // The macros of criterion make functions without documentation.
 #![allow(missing_docs)]
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use portolan_runtime::services::{Echo, Hop};
 use portolan_runtime::{
-    AccessControl, Context, Envelope, Message, Node, Result, Route, SyncWorker, WorkerOptions, route,
+    AccessControl, Context, Envelope, Flow, Message, Node, Result, Route, SyncWorker, WorkerOptions, route,
 };
 
 /// Messages that circle at the same time.
@@ -23,12 +23,19 @@ const PER_TURN: u64 = 2;
 /// The other end of the circle: counts, and sends every message round again until enough have passed.
 struct Turn {
     way: Route,
+    /// What it sends counts as come from outside, and may go to consumers only.
+    flow: Arc<Flow>,
     left: u64,
     waiting: usize,
     done: mpsc::SyncSender<Instant>,
 }
 
 impl SyncWorker for Turn {
+    fn initialize(&mut self, ctx: &mut Context) -> Result<()> {
+        ctx.set_producer(0, self.flow.clone());
+        Ok(())
+    }
+
     fn handle(&mut self, ctx: &mut Context, envelope: Envelope) -> Result<()> {
         if let Ok(count) = <[u8; 8]>::try_from(envelope.message.payload.as_slice()) {
             // The first messages say how often to go round.
@@ -97,16 +104,16 @@ fn hop(c: &mut Criterion) {
         let options = WorkerOptions::new("turn").incoming(AccessControl::Any(
             [AccessControl::only(last.as_str()), AccessControl::only("starter")].into(),
         ));
-        node.start_sync_worker(
-            options,
-            Turn {
-                way,
-                left: 0,
-                waiting: 0,
-                done: sender,
-            },
-        )
-        .expect("a worker starts");
+        let flow = node.new_flow(None);
+        node.add_consumer(&flow, &"hop0".into());
+        let turn = Turn {
+            way,
+            flow,
+            left: 0,
+            waiting: 0,
+            done: sender,
+        };
+        node.start_sync_worker(options, turn).expect("a worker starts");
         group.throughput(Throughput::Elements(hops as u64 + PER_TURN - 1));
         group.bench_function(format!("{hops}_between"), |b| {
             b.iter_custom(|turns| circle(&node, &done, turns))
@@ -116,8 +123,28 @@ fn hop(c: &mut Criterion) {
     group.finish();
 }
 
+/// Starts workers as a channel or a portal does: from a worker, on its own arbiter.
+struct Starter {
+    done: mpsc::SyncSender<Duration>,
+}
+
+impl SyncWorker for Starter {
+    fn handle(&mut self, ctx: &mut Context, envelope: Envelope) -> Result<()> {
+        let count: [u8; 8] = envelope.message.payload.as_slice().try_into().unwrap_or_default();
+        let start = Instant::now();
+        for n in 0..u64::from_le_bytes(count) {
+            ctx.start_sync_worker(format!("w{n}").as_str(), Echo)?;
+        }
+        let _ = self.done.try_send(start.elapsed());
+        // What it owns stops with it.
+        ctx.stop();
+        Ok(())
+    }
+}
+
 fn worker_start(c: &mut Criterion) {
     let node = Node::builder().arbiters(1).build().expect("a node starts");
+    let (sender, done) = mpsc::sync_channel(1);
     c.bench_function("worker_start", |b| {
         b.iter_custom(|count| {
             let mut taken = Duration::ZERO;
@@ -126,18 +153,20 @@ fn worker_start(c: &mut Criterion) {
             while left > 0 {
                 let batch = left.min(1000);
                 left -= batch;
-                let start = Instant::now();
-                let addresses: Vec<_> = (0..batch)
-                    .map(|n| {
-                        node.start_sync_worker(format!("w{n}").as_str(), Echo)
-                            .expect("a worker starts")
-                    })
-                    .collect();
-                taken += start.elapsed();
-                for address in &addresses {
-                    let _ = node.stop_worker(address);
-                }
-                while addresses.iter().any(|address| node.has_worker(address)) {
+                let starter = node
+                    .start_sync_worker("starter", Starter { done: sender.clone() })
+                    .expect("a worker starts");
+                let asker = node.clone();
+                let sent = node.block_on(move || async move {
+                    let mut context = asker.context("asker")?;
+                    let order = Message::new(route!["starter"], Route::new(), batch.to_le_bytes().as_slice());
+                    context.send_message(order).await
+                });
+                assert!(matches!(sent, Ok(Ok(()))), "{sent:?}");
+                taken += done
+                    .recv_timeout(Duration::from_secs(60))
+                    .expect("the workers are started");
+                while node.has_worker(&starter) || !node.addresses().is_empty() {
                     std::thread::yield_now();
                 }
             }
