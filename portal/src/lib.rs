@@ -1,1 +1,49 @@
-//! Portals: a TCP stream over a route of workers.
+//! Portals: a TCP stream over a route of workers (spec 01 §10).
+//!
+//! An **inlet** listens on a local socket. An **outlet** is an address; for each connection it connects to its target.
+//! Between them lies a route, usually through a secure channel that leads through a relay: an application connects to
+//! the inlet and talks to the service behind the outlet, as if that were on its own machine.
+//!
+//! ```text
+//! client      inlet                                   outlet        service
+//!   |--connect-->|-- Ping --------------------------->|--connect------->|
+//!   |            |<------------------------- Pong ----|                 |
+//!   |--bytes---->|== Payload =======================>|==bytes=========>|
+//!   |<--bytes----|<======================= Payload ===|<=bytes==========|
+//! ```
+//!
+//! Every byte arrives once and in order, or the connection is closed; if bytes may be missing, it is closed with a
+//! reset, so that the application sees an error and not a clean end.
+//!
+//! Between two Portolan ends (extension X3 of spec 06, agreed in Ping and Pong) each connection has a window, so that
+//! an application that does not read delays nobody else; one direction may end before the other; and an end says why it
+//! closes. A stock peer notices nothing of it.
+//!
+//! # What is bounded
+//!
+//! | what | bound | then |
+//! |---|---|---|
+//! | bytes that wait for an application | [`stream::WINDOW`], with its messages' overhead | the sender gets no credit |
+//! | the same, with a stock peer | the same | its channel waits; after 30 s without progress the connection is closed |
+//! | connections of an inlet or outlet | settings | further ones are refused, with the reason |
+//! | time to connect to the target, and for the Pong | settings | the client is closed, with the reason |
+//!
+//! # Modules
+//!
+//! * [`protocol`]: the messages and their bytes.
+//! * [`stream`]: one end of a connection as a state machine without sockets.
+//! * [`inlet`], [`outlet`]: the two ends as workers; `connection` is what they share.
+//! * [`status`]: counters and failures.
+//! * `gate`: rules that close a connection when they refuse one of its messages.
+
+mod connection;
+mod gate;
+pub mod inlet;
+pub mod outlet;
+pub mod protocol;
+pub mod status;
+pub mod stream;
+
+pub use inlet::{Inlet, InletOptions};
+pub use outlet::{Outlet, OutletOptions};
+pub use status::{Failure, FailureHook, FailureKind, PortalStatus};

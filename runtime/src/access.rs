@@ -94,6 +94,22 @@ impl AccessControl {
         Self::Rule(Arc::new(rule))
     }
 
+    /// Decides about a message that goes into a mailbox: for rules that are built around other rules.
+    ///
+    /// # Errors
+    /// The reason, if the message must not be delivered.
+    pub fn check_incoming(&self, delivery: &Delivery<'_>) -> Result<(), Denial> {
+        self.check(delivery, Direction::Incoming)
+    }
+
+    /// Decides about a message that goes out of a mailbox.
+    ///
+    /// # Errors
+    /// The reason, if the message must not be delivered.
+    pub fn check_outgoing(&self, delivery: &Delivery<'_>) -> Result<(), Denial> {
+        self.check(delivery, Direction::Outgoing)
+    }
+
     pub(crate) fn check(&self, delivery: &Delivery<'_>, direction: Direction) -> Result<(), Denial> {
         let deny = |reason: &'static str| Err(Denial(reason.into()));
         match self {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::access::AccessControl;
+use crate::access::{AccessControl, Delivery};
 use crate::body::Body;
 use crate::cell::Cell;
-use crate::error::{Error, Result, SendError};
+use crate::error::{Denial, Error, Result, SendError};
 use crate::flow::Flow;
 use crate::mailbox::{Mailbox, PushError};
 use crate::message::{Envelope, Message, Routed};
@@ -125,6 +125,21 @@ impl Context {
         } else {
             Err(SendError::Overloaded(target.address.clone()))
         }
+    }
+
+    /// Asks a rule about a message that has arrived: for workers that answer what they refuse, instead of letting the
+    /// runtime drop it.
+    ///
+    /// # Errors
+    /// The reason that the rule gives.
+    pub fn check_incoming(&self, rule: &AccessControl, envelope: &Envelope) -> Result<(), Denial> {
+        let destination = envelope.message.onward.next().unwrap_or(self.address());
+        rule.check_incoming(&Delivery {
+            source: &envelope.source,
+            destination,
+            message: &envelope.message,
+            router: self.node.router(),
+        })
     }
 
     /// Whether messages wait for room at their destinations.

@@ -31,10 +31,6 @@ impl Default for Capacity {
     }
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "boxing it would cost an allocation for each message that waits"
-)]
 pub(crate) enum PushError {
     Full(Envelope),
     Closed,
@@ -66,10 +62,6 @@ impl Mailbox {
         }
     }
 
-    #[expect(
-        clippy::result_large_err,
-        reason = "a message that does not fit goes back to its sender whole"
-    )]
     pub(crate) fn try_push(&self, envelope: Envelope) -> Result<(), PushError> {
         let size = envelope.message.payload.len();
         let waker = {

@@ -1,0 +1,129 @@
+//! What an inlet or an outlet can say about itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+/// What kind of failure ended a connection, or kept it from beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// The inlet has no route to its outlet at present.
+    NotConnected,
+    /// No Pong came in time: the outlet, or the path to it, is dead.
+    NoAnswer,
+    /// The outlet cannot connect to its target.
+    Unreachable,
+    /// A policy of this node forbids it.
+    Denied,
+    /// A policy of the other node forbids it.
+    DeniedByPeer,
+    /// Too many connections.
+    Limit,
+    /// The path broke while the connection was open.
+    PathLost,
+    /// The application's connection broke.
+    Reset,
+    /// The application did not read.
+    Stalled,
+    /// Something else that the peer did or said.
+    Peer,
+}
+
+/// The last thing that went wrong.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// What kind of thing.
+    pub kind: FailureKind,
+    /// For people: one sentence without full stop.
+    pub text: String,
+    /// When.
+    pub at: SystemTime,
+}
+
+/// Called with each failure, on the thread of the connection. Must not block.
+pub type FailureHook = Arc<dyn Fn(&Failure) + Send + Sync>;
+
+/// Counters of an inlet or outlet since it was made.
+#[derive(Default)]
+pub struct PortalStatus {
+    open: AtomicU64,
+    total: AtomicU64,
+    pub(crate) from_application: AtomicU64,
+    pub(crate) to_application: AtomicU64,
+    last_failure: Mutex<Option<Failure>>,
+    hook: Option<FailureHook>,
+}
+
+impl PortalStatus {
+    pub(crate) fn new(hook: Option<FailureHook>) -> Arc<Self> {
+        Arc::new(Self {
+            hook,
+            ..Self::default()
+        })
+    }
+
+    /// Connections open now.
+    pub fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections opened so far.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Bytes read from applications (inlet) or from the target (outlet).
+    pub fn from_application(&self) -> u64 {
+        self.from_application.load(Ordering::Relaxed)
+    }
+
+    /// Bytes written to applications or to the target.
+    pub fn to_application(&self) -> u64 {
+        self.to_application.load(Ordering::Relaxed)
+    }
+
+    /// The last thing that went wrong.
+    pub fn last_failure(&self) -> Option<Failure> {
+        self.last_failure.lock().clone()
+    }
+
+    pub(crate) fn fail(&self, kind: FailureKind, text: impl Into<String>) {
+        let failure = Failure {
+            kind,
+            text: text.into(),
+            at: SystemTime::now(),
+        };
+        tracing::info!(?kind, "a portal connection failed: {}", failure.text);
+        if let Some(hook) = &self.hook {
+            hook(&failure);
+        }
+        *self.last_failure.lock() = Some(failure);
+    }
+
+    pub(crate) fn begin(self: &Arc<Self>) -> Open {
+        self.total.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(self))
+    }
+}
+
+impl std::fmt::Debug for PortalStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PortalStatus")
+            .field("open", &self.open())
+            .field("total", &self.total())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Counts a connection as open as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Open(pub(crate) Arc<PortalStatus>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,602 @@
+//! Portals over TCP between nodes in this process, with real sockets at both ends, and against peers that know no
+//! extension or break the rules.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portolan_portal::protocol::{Offer, PortalMessage, payload_header};
+use portolan_portal::{FailureKind, Inlet, InletOptions, Outlet, OutletOptions};
+use portolan_runtime::{
+    AccessControl, Context, Denial, Message, Node, Payload, Routed, WorkerOptions, route,
+};
+use portolan_tcp::{TcpConnection, TcpOptions, TcpTransport};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not within 10 s: {what}");
+}
+
+/// Fails instead of hanging.
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future)
+        .await
+        .unwrap_or_else(|_| panic!("not within 20 s: {what}"))
+}
+
+struct World {
+    near: Node,
+    far: Node,
+    far_tcp: TcpTransport,
+    connection: TcpConnection,
+    inlet: Inlet,
+    outlet: Outlet,
+    target: TcpListener,
+}
+
+async fn world_with(inlet: InletOptions, outlet: OutletOptions) -> World {
+    let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (near, far) = (Node::new().unwrap(), Node::new().unwrap());
+    let far_tcp = TcpTransport::new(&far, TcpOptions::default());
+    let listener = far_tcp.listen("127.0.0.1:0").await.unwrap();
+    let outlet = Outlet::start(&far, "outlet", &target.local_addr().unwrap().to_string(), outlet).unwrap();
+    far.add_consumer(listener.flow(), outlet.address());
+    let connection = TcpTransport::new(&near, TcpOptions::default())
+        .connect(&listener.local().to_string())
+        .await
+        .unwrap();
+    let inlet = Inlet::start(&near, "127.0.0.1:0", inlet).await.unwrap();
+    inlet.connect(route![connection.sender(), "outlet"]);
+    World {
+        near,
+        far,
+        far_tcp,
+        connection,
+        inlet,
+        outlet,
+        target,
+    }
+}
+
+async fn world() -> World {
+    world_with(InletOptions::default(), OutletOptions::default()).await
+}
+
+impl World {
+    async fn pair(&self) -> (TcpStream, TcpStream) {
+        let client = TcpStream::connect(self.inlet.local()).await.unwrap();
+        let (server, _) = soon("the target is connected to", self.target.accept())
+            .await
+            .unwrap();
+        (client, server)
+    }
+
+    async fn stop(self) {
+        self.near.stop().await;
+        self.far.stop().await;
+    }
+}
+
+fn pattern(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        })
+        .collect()
+}
+
+async fn transfer(from: &mut TcpStream, to: &mut TcpStream, bytes: &[u8]) {
+    let mut received = vec![0; bytes.len()];
+    let (sent, read) = tokio::join!(from.write_all(bytes), to.read_exact(&mut received));
+    sent.unwrap();
+    read.unwrap();
+    assert!(received == bytes, "the bytes differ");
+}
+
+#[tokio::test]
+async fn bytes_arrive_once_and_in_order_in_both_directions() {
+    let world = world().await;
+    let (mut client, mut server) = world.pair().await;
+    let (up, down) = (pattern(24 << 20, 1), pattern(24 << 20, 2));
+    let (mut client_reads, mut client_writes) = client.split();
+    let (mut server_reads, mut server_writes) = server.split();
+    let (mut up_received, mut down_received) = (vec![0; up.len()], vec![0; down.len()]);
+    let both = async {
+        let (a, b, c, d) = tokio::join!(
+            client_writes.write_all(&up),
+            server_writes.write_all(&down),
+            server_reads.read_exact(&mut up_received),
+            client_reads.read_exact(&mut down_received),
+        );
+        a.and(b).unwrap();
+        c.and(d).unwrap();
+    };
+    soon("both directions", both).await;
+    assert!(up_received == up && down_received == down);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn small_messages_go_back_and_forth() {
+    let world = world().await;
+    let (mut client, mut server) = world.pair().await;
+    for i in 0..2000u32 {
+        transfer(&mut client, &mut server, &i.to_be_bytes()).await;
+        transfer(&mut server, &mut client, &[7]).await;
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn one_direction_ends_and_the_other_goes_on() {
+    let world = world().await;
+    let (mut client, mut server) = world.pair().await;
+    client.write_all(b"request").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut request = Vec::new();
+    soon("the end of the request", server.read_to_end(&mut request))
+        .await
+        .unwrap();
+    assert_eq!(request, b"request");
+    let answer = pattern(3 << 20, 3);
+    server.write_all(&answer).await.unwrap();
+    drop(server);
+    let mut received = Vec::new();
+    soon("the whole answer", client.read_to_end(&mut received))
+        .await
+        .unwrap();
+    assert!(received == answer);
+    eventually("nothing is left", || {
+        world.inlet.status().open() == 0 && world.outlet.status().open() == 0
+    })
+    .await;
+    assert!(world.inlet.status().last_failure().is_none());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_reset_at_one_end_is_a_reset_at_the_other() {
+    let world = world().await;
+    let (mut client, mut server) = world.pair().await;
+    transfer(&mut client, &mut server, b"hello").await;
+    socket2::SockRef::from(&server)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(server);
+    let end = soon("the client is closed", client.read(&mut [0; 10])).await;
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    eventually("nothing is left", || {
+        world.inlet.status().open() == 0 && world.outlet.status().open() == 0
+    })
+    .await;
+    assert_eq!(
+        world.inlet.status().last_failure().unwrap().kind,
+        FailureKind::Reset
+    );
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_is_closed_with_the_reason_when_the_target_is_down() {
+    let mut world = world().await;
+    let address = world.target.local_addr().unwrap();
+    world.target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = TcpStream::connect(world.inlet.local()).await.unwrap();
+    let end = soon("the client is closed", client.read(&mut [0; 1])).await;
+    assert!(matches!(end, Ok(0) | Err(_)));
+    let failure = world.inlet.status().last_failure().unwrap();
+    assert_eq!(failure.kind, FailureKind::Unreachable);
+    assert!(failure.text.contains(&address.to_string()), "{}", failure.text);
+    assert_eq!(
+        world.outlet.status().last_failure().unwrap().kind,
+        FailureKind::Unreachable
+    );
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_without_a_route_is_closed_at_once_and_served_later() {
+    let world = world().await;
+    world.inlet.pause("the relay is down");
+    let mut client = TcpStream::connect(world.inlet.local()).await.unwrap();
+    assert!(matches!(
+        soon("closed", client.read(&mut [0; 1])).await,
+        Ok(0) | Err(_)
+    ));
+    let failure = world.inlet.status().last_failure().unwrap();
+    assert_eq!(failure.kind, FailureKind::NotConnected);
+    assert!(failure.text.contains("the relay is down"));
+    world.inlet.connect(route![world.connection.sender(), "outlet"]);
+    let (mut client, mut server) = world.pair().await;
+    transfer(&mut client, &mut server, b"hello").await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_outlet_that_does_not_answer_costs_a_client_no_more_than_the_time_out() {
+    let options = InletOptions {
+        pong_timeout: Duration::from_millis(300),
+        ..InletOptions::default()
+    };
+    let world = world_with(options, OutletOptions::default()).await;
+    world.inlet.connect(route![world.connection.sender(), "nobody"]);
+    let mut client = TcpStream::connect(world.inlet.local()).await.unwrap();
+    client.write_all(b"impatient").await.unwrap();
+    let end = soon("the client is closed", client.read(&mut [0; 1])).await;
+    assert!(matches!(end, Ok(0) | Err(_)));
+    assert_eq!(
+        world.inlet.status().last_failure().unwrap().kind,
+        FailureKind::NoAnswer
+    );
+    eventually("nothing is left", || world.inlet.status().open() == 0).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_lost_path_closes_both_ends_with_a_reset() {
+    let world = world().await;
+    let (mut client, mut server) = world.pair().await;
+    transfer(&mut client, &mut server, b"hello").await;
+    for connection in world.far_tcp.connections() {
+        world.far_tcp.disconnect(connection.sender()).unwrap();
+    }
+    assert!(
+        soon("the client is closed", client.read(&mut [0; 1]))
+            .await
+            .is_err()
+    );
+    assert!(
+        soon("the server is closed", server.read(&mut [0; 1]))
+            .await
+            .is_err()
+    );
+    assert_eq!(
+        world.inlet.status().last_failure().unwrap().kind,
+        FailureKind::PathLost
+    );
+    eventually("nothing is left", || {
+        world.inlet.status().open() == 0 && world.outlet.status().open() == 0
+    })
+    .await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn one_client_that_does_not_read_delays_no_other() {
+    let world = world().await;
+    let (stalled, mut stalled_server) = world.pair().await;
+    let flood = tokio::spawn(async move {
+        let bytes = vec![1; 1 << 20];
+        for _ in 0..64 {
+            if stalled_server.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    });
+    let (mut client, mut server) = world.pair().await;
+    for seed in 0..20 {
+        soon(
+            "the busy one goes on",
+            transfer(&mut server, &mut client, &pattern(1 << 20, seed)),
+        )
+        .await;
+    }
+    assert!(!flood.is_finished(), "the stalled one waits, in bounded memory");
+    drop(stalled);
+    soon("its server is closed", flood).await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn many_connections_at_once_do_not_mix() {
+    let world = world().await;
+    let target = world.target.local_addr().unwrap();
+    let _ = target;
+    let inlet = world.inlet.local();
+    let echo = async {
+        loop {
+            let (mut socket, _) = world.target.accept().await.unwrap();
+            tokio::spawn(async move {
+                let (mut reads, mut writes) = socket.split();
+                let _ = tokio::io::copy(&mut reads, &mut writes).await;
+            });
+        }
+    };
+    let clients = async {
+        let mut running = tokio::task::JoinSet::new();
+        for seed in 0..200 {
+            running.spawn(async move {
+                let bytes = pattern(50_000 + seed as usize * 100, seed);
+                let mut client = TcpStream::connect(inlet).await.unwrap();
+                let (mut reads, mut writes) = client.split();
+                let mut received = Vec::new();
+                let (sent, read) = tokio::join!(
+                    async {
+                        writes.write_all(&bytes).await?;
+                        writes.shutdown().await
+                    },
+                    reads.read_to_end(&mut received)
+                );
+                sent.unwrap();
+                read.unwrap();
+                assert!(received == bytes);
+            });
+        }
+        while let Some(done) = running.join_next().await {
+            done.unwrap();
+        }
+    };
+    tokio::select! {
+        () = echo => {}
+        () = soon("all clients", clients) => {}
+    }
+    eventually("nothing is left", || {
+        world.inlet.status().open() == 0 && world.outlet.status().open() == 0
+    })
+    .await;
+    assert_eq!(world.inlet.status().total(), 200);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_policy_that_refuses_closes_the_client_at_once_and_says_so() {
+    let deny = AccessControl::rule(|_: &portolan_runtime::Delivery<'_>| {
+        Err(Denial("the sun does not shine".into()))
+    });
+    let outlet = OutletOptions {
+        incoming: deny.clone(),
+        ..OutletOptions::default()
+    };
+    let world = world_with(InletOptions::default(), outlet).await;
+    let mut client = TcpStream::connect(world.inlet.local()).await.unwrap();
+    assert!(matches!(
+        soon("closed", client.read(&mut [0; 1])).await,
+        Ok(0) | Err(_)
+    ));
+    assert_eq!(
+        world.inlet.status().last_failure().unwrap().kind,
+        FailureKind::DeniedByPeer
+    );
+    assert!(
+        world
+            .outlet
+            .status()
+            .last_failure()
+            .unwrap()
+            .text
+            .contains("the sun does not shine")
+    );
+    world.stop().await;
+    let inlet = InletOptions {
+        incoming: deny,
+        ..InletOptions::default()
+    };
+    let world = world_with(inlet, OutletOptions::default()).await;
+    let mut client = TcpStream::connect(world.inlet.local()).await.unwrap();
+    assert!(matches!(
+        soon("closed", client.read(&mut [0; 1])).await,
+        Ok(0) | Err(_)
+    ));
+    assert_eq!(
+        world.inlet.status().last_failure().unwrap().kind,
+        FailureKind::Denied
+    );
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_policy_that_changes_closes_an_open_connection_and_leaves_no_hole() {
+    let allowed = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let flag = Arc::clone(&allowed);
+    let rule = AccessControl::rule(move |_: &portolan_runtime::Delivery<'_>| {
+        if flag.load(std::sync::atomic::Ordering::SeqCst) {
+            Ok(())
+        } else {
+            Err(Denial("revoked".into()))
+        }
+    });
+    let outlet = OutletOptions {
+        incoming: rule.clone(),
+        outgoing: rule,
+        ..OutletOptions::default()
+    };
+    let world = world_with(InletOptions::default(), outlet).await;
+    let (mut client, mut server) = world.pair().await;
+    transfer(&mut client, &mut server, b"hello").await;
+    allowed.store(false, std::sync::atomic::Ordering::SeqCst);
+    client.write_all(b"more").await.unwrap();
+    let mut rest = Vec::new();
+    let _ = soon("the server is closed", server.read_to_end(&mut rest)).await;
+    assert!(rest.is_empty());
+    let _ = soon("the client is closed", client.read(&mut [0; 1])).await;
+    world.stop().await;
+}
+
+// What follows plays a stock peer, or a broken one, by hand.
+
+/// Plays an inlet without extensions: sends a Ping along the connection, returns the answers.
+async fn stock_inlet(world: &World) -> Context {
+    let mut peer = world.near.context(WorkerOptions::new("stock-inlet")).unwrap();
+    world
+        .near
+        .add_consumer(world.connection.flow(), &"stock-inlet".into());
+    let ping = Message::new(
+        route![world.connection.sender(), "outlet"],
+        "stock-inlet",
+        [0u8].as_slice(),
+    );
+    peer.send_message(ping).await.unwrap();
+    peer
+}
+
+async fn receive(peer: &mut Context) -> (Vec<u8>, portolan_runtime::Route) {
+    let message: Routed<Vec<u8>> = soon("a portal message", peer.receive()).await.unwrap();
+    (message.payload().to_vec(), message.return_route().clone())
+}
+
+#[tokio::test]
+async fn a_stock_inlet_sees_the_stock_protocol_and_nothing_else() {
+    let world = world().await;
+    let mut peer = stock_inlet(&world).await;
+    let (mut server, _) = world.target.accept().await.unwrap();
+    let (pong, remote) = receive(&mut peer).await;
+    assert_eq!(pong, [1], "a Pong without anything behind it");
+    peer.send_message(Message::new(&remote, "stock-inlet", b"\x03\x05hello".as_slice()))
+        .await
+        .unwrap();
+    let mut hello = [0; 5];
+    server.read_exact(&mut hello).await.unwrap();
+    assert_eq!(&hello, b"hello");
+    server.write_all(b"world").await.unwrap();
+    assert_eq!(receive(&mut peer).await.0, b"\x03\x05world");
+    drop(server);
+    assert_eq!(receive(&mut peer).await.0, [2], "a Disconnect");
+    eventually("the outlet's end is gone", || world.outlet.status().open() == 0).await;
+    drop(peer);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_stock_inlet_is_told_with_a_pong_and_a_disconnect_that_the_target_is_down() {
+    let mut world = world().await;
+    world.target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut peer = stock_inlet(&world).await;
+    assert_eq!(receive(&mut peer).await.0, [1]);
+    assert_eq!(receive(&mut peer).await.0, [2]);
+    drop(peer);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_stock_inlets_disconnect_comes_after_its_data() {
+    let world = world().await;
+    let mut peer = stock_inlet(&world).await;
+    let (mut server, _) = world.target.accept().await.unwrap();
+    let (_, remote) = receive(&mut peer).await;
+    let chunk = pattern(100_000, 9);
+    for _ in 0..20 {
+        let mut payload = Payload::copy_from(&chunk);
+        let (header, used) = payload_header(chunk.len());
+        payload.prepend(&header[..used]);
+        peer.send_message(Message::new(&remote, "stock-inlet", payload))
+            .await
+            .unwrap();
+    }
+    peer.send_message(Message::new(&remote, "stock-inlet", [2u8].as_slice()))
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut received = Vec::new();
+    soon("all of it", server.read_to_end(&mut received))
+        .await
+        .unwrap();
+    assert_eq!(received.len(), 20 * chunk.len());
+    drop(peer);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn stray_and_malformed_messages_open_nothing_and_break_nothing() {
+    let world = world().await;
+    let mut peer = stock_inlet(&world).await;
+    let (mut server, _) = world.target.accept().await.unwrap();
+    let (_, remote) = receive(&mut peer).await;
+    for garbage in [
+        &b""[..],
+        b"\x07",
+        b"\x03\xff\xff",
+        b"\x83\x00",
+        b"\x00",
+        b"\x01",
+        b"\x04\xff",
+        b"\x05",
+    ] {
+        peer.send_message(Message::new(&remote, "stock-inlet", garbage))
+            .await
+            .unwrap();
+        let outlet = route![world.connection.sender(), "outlet"];
+        if garbage != b"\x00" {
+            peer.send_message(Message::new(outlet, "stock-inlet", garbage))
+                .await
+                .unwrap();
+        }
+    }
+    peer.send_message(Message::new(&remote, "stock-inlet", b"\x03\x02ok".as_slice()))
+        .await
+        .unwrap();
+    let mut ok = [0; 2];
+    server.read_exact(&mut ok).await.unwrap();
+    assert_eq!(&ok, b"ok");
+    assert_eq!(world.outlet.status().total(), 1);
+    drop(peer);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_the_answer_is_noticed() {
+    let world = world().await;
+    // An outlet that never answers.
+    let _silent = world.far.context("silent").unwrap();
+    world.inlet.connect(route![world.connection.sender(), "silent"]);
+    let client = TcpStream::connect(world.inlet.local()).await.unwrap();
+    eventually("the client is accepted", || world.inlet.status().open() == 1).await;
+    socket2::SockRef::from(&client)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(client);
+    eventually("the connection is given up", || world.inlet.status().open() == 0).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_inlet_with_a_stock_outlet_uses_the_stock_protocol() {
+    let world = world().await;
+    let mut outlet = world.far.context(WorkerOptions::new("stock-outlet")).unwrap();
+    for listener in world.far_tcp.listeners() {
+        world.far.add_consumer(listener.flow(), &"stock-outlet".into());
+    }
+    world
+        .inlet
+        .connect(route![world.connection.sender(), "stock-outlet"]);
+    let mut client = TcpStream::connect(world.inlet.local()).await.unwrap();
+    let (ping, remote) = receive(&mut outlet).await;
+    assert!(matches!(
+        PortalMessage::decode(&ping).unwrap(),
+        PortalMessage::Ping(Offer { half_close: true, .. })
+    ));
+    outlet
+        .send_message(Message::new(&remote, "stock-outlet", [1u8].as_slice()))
+        .await
+        .unwrap();
+    client.write_all(b"hello").await.unwrap();
+    assert_eq!(receive(&mut outlet).await.0, b"\x03\x05hello");
+    outlet
+        .send_message(Message::new(&remote, "stock-outlet", b"\x03\x05world".as_slice()))
+        .await
+        .unwrap();
+    let mut world_ = [0; 5];
+    client.read_exact(&mut world_).await.unwrap();
+    client.shutdown().await.unwrap();
+    assert_eq!(receive(&mut outlet).await.0, [2]);
+    outlet
+        .send_message(Message::new(&remote, "stock-outlet", b"\x03\x04late".as_slice()))
+        .await
+        .unwrap();
+    let mut late = Vec::new();
+    soon("what was in flight still arrives", client.read_to_end(&mut late))
+        .await
+        .unwrap();
+    assert_eq!(late, b"late");
+    drop(outlet);
+    world.stop().await;
+}
