@@ -38,6 +38,27 @@ impl Project {
         Self { home, address }
     }
 
+    /// Starts a project whose credentials live only this long, as `--credential-ttl` has it.
+    ///
+    /// # Panics
+    /// When `project create` fails.
+    #[track_caller]
+    pub fn start_with_credentials_for(life: &str) -> Self {
+        let home = Home::new();
+        let address = free_address();
+        let listen = address.to_string();
+        home.ok([
+            "project",
+            "create",
+            "default",
+            "--tcp-listener-address",
+            &listen,
+            "--credential-ttl",
+            life,
+        ]);
+        Self { home, address }
+    }
+
     /// Starts a project that listens at one address and tells its members another: behind a forwarded port, or an interposer.
     ///
     /// # Panics

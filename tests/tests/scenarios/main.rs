@@ -1,5 +1,6 @@
 //! Scenarios over real processes. Each test's name is the claim that it checks.
 
+mod commands;
 mod hostile_peers;
 mod nodes;
 mod policies;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portolan_tests::service::{connect, echoes, end_of};
+use portolan_tests::service::{ask, connect, echoes, end_of, pattern_bytes};
 use portolan_tests::{Home, Project, Service, eventually};
 
 use crate::story::Story;
@@ -120,5 +120,35 @@ fn a_deleted_member_is_cut_off_and_others_are_not() {
     assert!(
         !outcome.succeeded(),
         "a deleted member enrolled again without a ticket: {outcome}"
+    );
+}
+
+#[test]
+fn credentials_are_renewed_before_they_expire_without_cutting_a_stream_until_the_member_is_deleted() {
+    let life = Duration::from_secs(6);
+    let project = Project::start_with_credentials_for("6s");
+    let story = Story::told_at(project, Service::echo());
+    let mut client = connect(story.inlet);
+    let start = std::time::Instant::now();
+    let mut sent = 0;
+    while start.elapsed() < 2 * life + life / 2 {
+        let piece = pattern_bytes(sent, 5_000);
+        assert_eq!(
+            ask(&mut client, &piece).unwrap(),
+            piece,
+            "after {:?} and {sent} bytes",
+            start.elapsed()
+        );
+        sent += piece.len() as u64;
+    }
+    let identifier = story.analysis.home.json(["node", "show", "analysis"])["identifier"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    story.project.home.ok(["project-member", "delete", &identifier]);
+    eventually(
+        "a deleted member is cut off when its credential ends",
+        3 * life,
+        || ask(&mut client, b"still there").is_err() && !echoes(story.inlet),
     );
 }
