@@ -2,9 +2,9 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | [`initiator`], [`responder`] | a handshake, from its first message to an open channel |
-//! | [`listener`], [`slots`] | who may begin one, and how many at a time |
-//! | [`encryptor`], [`decryptor`] | the two workers of an open channel |
+//! | `initiator`, `responder` | a handshake, from its first message to an open channel |
+//! | `listener`, `slots` | who may begin one, and how many at a time |
+//! | `encryptor`, `decryptor` | the two workers of an open channel |
 
 mod decryptor;
 mod encryptor;

@@ -14,17 +14,17 @@ use crate::trust::TrustPolicy;
 pub const INITIATOR_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a responder keeps an unfinished handshake. Longer than any path takes, shorter than an attacker wants.
 pub const RESPONDER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Unfinished handshakes of one listener. Each costs some 3 KiB.
+/// Unfinished handshakes of one listener. Each costs some 8 KiB.
 pub const MAX_PENDING: usize = 512;
 /// Unfinished handshakes of one listener that came over the same connection. As many may come at once through a relay.
 pub const MAX_PENDING_PER_HOP: usize = 64;
 /// An unfinished handshake that is this old gives its place to a new one. So a stranger who fills all places delays others
 /// by a second, not by [`RESPONDER_TIMEOUT`], and costs us [`MAX_PENDING_PER_HOP`] handshakes a second at most.
 pub const PENDING_PROTECTED: Duration = Duration::from_secs(1);
-/// Open channels of one listener. Each costs some 6 KiB.
-pub const MAX_OPEN: usize = 16_384;
+/// Open channels of one listener. Each costs some 15 KiB.
+pub const MAX_OPEN: usize = 8_192;
 /// Open channels of one listener that came over the same connection.
-pub const MAX_OPEN_PER_HOP: usize = 4_096;
+pub const MAX_OPEN_PER_HOP: usize = 2_048;
 
 /// What to do when a record is missing or late, which no transport of ours causes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

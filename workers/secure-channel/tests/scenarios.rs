@@ -564,7 +564,7 @@ async fn messages_look_as_specified_on_their_way() {
     eventually("closed", || b.channels.list().is_empty() && path.seen() == 6).await;
     let at_b = channel.info().route.recipient().unwrap().clone();
     let at_a = channel.decryptor().clone();
-    let seen = path.seen.lock();
+    let seen = path.seen.lock().clone();
     let expect = |i: usize, len: Option<usize>, onward: Route, back: Route| {
         let message = &seen[i];
         assert_eq!((&message.onward, &message.back), (&onward, &back), "message {i}");
@@ -587,7 +587,6 @@ async fn messages_look_as_specified_on_their_way() {
     for address in [channel.address(), channel.decryptor()] {
         assert!(address.as_bytes().len() == 32 && address.as_bytes().iter().all(u8::is_ascii_hexdigit));
     }
-    drop(seen);
     node.stop().await;
 }
 

@@ -55,19 +55,23 @@ impl Decryptor {
     async fn serve(&mut self, ctx: &mut Context) -> CloseReason {
         let mut transport_ended = self.transport_ended(ctx);
         loop {
-            let envelope = tokio::select! {
-                biased;
-                envelope = ctx.next() => envelope,
-                () = &mut transport_ended => return CloseReason::TransportLost,
+            // The message is gone before anything else is waited for: an idle channel keeps no space for one.
+            let step = {
+                let envelope = tokio::select! {
+                    biased;
+                    envelope = ctx.next() => envelope,
+                    () = &mut transport_ended => return CloseReason::TransportLost,
+                };
+                match envelope {
+                    Some(envelope) => self.handle(ctx, envelope.message),
+                    None => return CloseReason::Stopped,
+                }
             };
-            let Some(envelope) = envelope else {
-                return CloseReason::Stopped;
-            };
-            match self.handle(ctx, envelope.message) {
+            match step {
                 Step::Done => {}
                 Step::Moved => transport_ended = self.transport_ended(ctx),
                 Step::Close(reason) => return reason,
-                Step::Refresh(plaintext) => self.refresh(plaintext).await,
+                Step::Refresh(plaintext) => Box::pin(self.refresh(plaintext)).await,
             }
             if ctx.has_unsent() {
                 ctx.flush().await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use portolan_runtime::{AccessControl, Address, Context, Message, Route, SendError};
+use portolan_runtime::{AccessControl, Address, Context, Envelope, Message, Route, SendError};
 use portolan_runtime::{MailboxOptions, Payload, Result, Stage, WorkerOptions};
 use tokio::sync::watch;
 
@@ -35,6 +35,13 @@ pub(super) struct Credentials {
     pub(super) source: watch::Receiver<CurrentCredential>,
     /// What the peer has seen last.
     pub(super) presented: CurrentCredential,
+}
+
+/// What an encryptor waits for.
+enum Event {
+    Message(Envelope),
+    Credential,
+    Stop,
 }
 
 /// Why a message did not leave.
@@ -101,30 +108,34 @@ impl Encryptor {
         // A credential that arrived between the handshake's payload and now.
         self.refresh_credentials(ctx)?;
         loop {
-            let envelope = match &mut self.credentials {
-                None => ctx.next().await,
-                Some(credentials) => tokio::select! {
-                    biased;
-                    envelope = ctx.next() => envelope,
-                    changed = credentials.source.changed() => {
-                        if changed.is_err() {
-                            // The source is gone; what was presented stays.
-                            self.credentials = None;
-                        } else {
-                            self.refresh_credentials(ctx)?;
-                        }
-                        continue;
-                    }
-                },
-            };
-            let Some(envelope) = envelope else {
-                return Ok(());
-            };
-            self.send(ctx, envelope.message)?;
+            // The message is gone before anything else is waited for: an idle channel keeps no space for one.
+            match self.next(ctx).await {
+                Event::Message(envelope) => self.send(ctx, envelope.message)?,
+                Event::Credential => self.refresh_credentials(ctx)?,
+                Event::Stop => return Ok(()),
+            }
             if ctx.has_unsent() {
                 ctx.flush().await;
             }
         }
+    }
+
+    async fn next(&mut self, ctx: &mut Context) -> Event {
+        let next = match &mut self.credentials {
+            None => ctx.next().await,
+            Some(credentials) => tokio::select! {
+                biased;
+                envelope = ctx.next() => envelope,
+                changed = credentials.source.changed() => {
+                    if changed.is_err() {
+                        // The source is gone; what was presented stays.
+                        self.credentials = None;
+                    }
+                    return Event::Credential;
+                }
+            },
+        };
+        next.map_or(Event::Stop, Event::Message)
     }
 
     /// Seals one message and sends it on its way.

@@ -63,7 +63,7 @@ async fn run(
             let channel = shared.channel(Arc::clone(&decryptor.state));
             drop((shared, options));
             if reply.send(Ok(channel)).is_ok() {
-                decryptor.run(ctx).await;
+                Box::pin(decryptor.run(ctx)).await;
             }
         }
         Err(error) => {

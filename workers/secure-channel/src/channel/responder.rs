@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use portolan_runtime::{Address, Context, Flow, Message, Payload};
+use portolan_runtime::{Address, Context, Flow, Message, Payload, Route};
 
 use super::Role;
 use super::decryptor::Decryptor;
 use super::handshake::{Finished, ephemeral, open, worker_options};
 use super::service::Shared;
 use super::slots::Slot;
+use crate::credentials::CurrentCredential;
 use crate::error::{Error, PeerError};
-use crate::handshake::{Rejected, Responder};
+use crate::handshake::{Rejected, Responder, ResponderAwaitingMessage3};
 use crate::options::ChannelOptions;
 
 /// What a listener gives to each of its responders.
@@ -38,19 +39,26 @@ pub(super) fn start(
     for flow in node.flows_consumed_by(&accepting.listener) {
         node.add_consumer(&flow, &decryptor);
     }
-    let for_task = Arc::clone(accepting);
+    let (for_task, message_1) = (Arc::clone(accepting), Box::new(message_1));
     node.start_task(worker, move |ctx| run(ctx, for_task, slot, flow, message_1))?;
     Ok(())
 }
 
-async fn run(mut ctx: Context, accepting: Arc<Accepting>, slot: Slot, flow: Arc<Flow>, message_1: Message) {
+async fn run(
+    mut ctx: Context,
+    accepting: Arc<Accepting>,
+    slot: Slot,
+    flow: Arc<Flow>,
+    message_1: Box<Message>,
+) {
     let counts = &accepting.shared.counts;
+    // Each step is boxed, so that its space is free before the next one begins.
     let handshake = Box::pin(handshake(&mut ctx, &accepting, slot, flow, message_1));
     let opened = tokio::time::timeout(accepting.timeout, handshake).await;
     match opened {
         Ok(Ok(decryptor)) => {
             drop(accepting);
-            decryptor.run(ctx).await;
+            Box::pin(decryptor.run(ctx)).await;
         }
         Ok(Err(Error::Peer(PeerError::Untrusted(peer)))) => {
             counts.untrusted.fetch_add(1, Ordering::Relaxed);
@@ -69,23 +77,55 @@ async fn run(mut ctx: Context, accepting: Arc<Accepting>, slot: Slot, flow: Arc<
 
 async fn handshake(
     ctx: &mut Context,
-    accepting: &Arc<Accepting>,
+    accepting: &Accepting,
     mut slot: Slot,
     flow: Arc<Flow>,
-    message_1: Message,
-) -> Result<Decryptor, Error> {
-    let Accepting { shared, options, .. } = accepting.as_ref();
-    let stopped = || Error::from(portolan_runtime::Error::Stopped);
+    message_1: Box<Message>,
+) -> Result<Box<Decryptor>, Error> {
+    let Accepting { shared, options, .. } = accepting;
+    let answered = Box::pin(answer(ctx, shared, options, message_1)).await?;
+    let finished = Box::pin(await_message_3(ctx, shared, options, answered, flow)).await?;
+    if slot.open().is_err() {
+        shared.counts.refused.fetch_add(1, Ordering::Relaxed);
+        return Err(
+            portolan_runtime::Error::other("the listener has as many open channels as it may").into(),
+        );
+    }
+    open(
+        shared,
+        ctx,
+        options,
+        Finished {
+            slot: Some(slot),
+            ..*finished
+        },
+    )
+    .map(Box::new)
+}
+
+fn stopped() -> Error {
+    portolan_runtime::Error::Stopped.into()
+}
+
+/// A handshake that waits for message 3.
+struct Answered {
+    state: ResponderAwaitingMessage3,
+    route: Route,
+    presented: CurrentCredential,
+}
+
+/// Reads message 1 and answers with message 2.
+async fn answer(
+    ctx: &mut Context,
+    shared: &Shared,
+    options: &ChannelOptions,
+    message_1: Box<Message>,
+) -> Result<Box<Answered>, Error> {
     let Message {
         back: route,
         payload: message_1,
         ..
-    } = message_1;
-    let transport_ended = route
-        .next()
-        .map(|hop| ctx.node().ended(hop))
-        .ok_or(portolan_runtime::SendError::NoRoute)?;
-
+    } = *message_1;
     let credential = options.credentials.as_ref().and_then(|source| source.current());
     let (identity, presented, now) = (options.identity.clone(), credential.clone(), shared.now());
     let answer = shared.blocking(move || -> Result<_, Error> {
@@ -95,19 +135,41 @@ async fn handshake(
         let (responder, _) = responder.read_message_1(message_1.as_slice())?;
         Ok(responder.write_message_2(&identity.payload(&key, presented.as_deref()))?)
     });
-    let (mut state, message_2) = answer.await.ok_or_else(stopped)??;
+    let (state, message_2) = answer.await.ok_or_else(stopped)??;
     let back = ctx.address().clone();
     ctx.send_message(Message::new(route.clone(), back, Payload::from(message_2)))
         .await?;
+    Ok(Box::new(Answered {
+        state,
+        route,
+        presented: credential,
+    }))
+}
 
+/// Waits for message 3 and judges who sent it.
+async fn await_message_3(
+    ctx: &mut Context,
+    shared: &Shared,
+    options: &ChannelOptions,
+    answered: Box<Answered>,
+    flow: Arc<Flow>,
+) -> Result<Box<Finished>, Error> {
+    let Answered {
+        mut state,
+        route,
+        presented,
+    } = *answered;
+    let transport_ended = route
+        .next()
+        .map(|hop| ctx.node().ended(hop))
+        .ok_or(portolan_runtime::SendError::NoRoute)?;
     tokio::pin!(transport_ended);
     loop {
-        let message = tokio::select! {
+        let mut payload = tokio::select! {
             biased;
-            envelope = ctx.next() => envelope.ok_or_else(stopped)?.message,
+            envelope = ctx.next() => envelope.ok_or_else(stopped)?.message.payload,
             () = &mut transport_ended => return Err(Error::TransportLost(route)),
         };
-        let mut payload = message.payload;
         let (judge, now) = (shared.judge(options), shared.now());
         let read = shared.blocking(move || match state.read_message_3(payload.as_mut_slice()) {
             Err(Rejected { state, .. }) => Ok(Err(state)),
@@ -122,23 +184,16 @@ async fn handshake(
                 state = before;
             }
             Ok((keys, peer)) => {
-                if slot.open().is_err() {
-                    shared.counts.refused.fetch_add(1, Ordering::Relaxed);
-                    return Err(portolan_runtime::Error::other(
-                        "the listener has as many open channels as it may",
-                    )
-                    .into());
-                }
-                let finished = Finished {
-                    role: Role::Responder,
+                let role = Role::Responder;
+                return Ok(Box::new(Finished {
+                    role,
                     keys,
                     peer,
                     route,
                     flow,
-                    presented: credential,
-                    slot: Some(slot),
-                };
-                return open(shared, ctx, options, finished);
+                    presented,
+                    slot: None,
+                }));
             }
         }
     }

@@ -152,12 +152,9 @@ fn late_records_open_after_a_gap_over_several_intervals() {
     let records = records(Suite::Aes256Gcm, 400);
     let (_, mut opener) = pair(Suite::Aes256Gcm);
     assert_eq!(open(&mut opener, &records[330]), Ok((330, Order::Ahead(330))));
-    for n in 298..330 {
-        assert_eq!(open(&mut opener, &records[n]), Ok((n as u64, Order::Late)));
-        assert_eq!(
-            open(&mut opener, &records[n]),
-            Err(RecordError::Replayed(n as u64))
-        );
+    for (record, n) in records[298..330].iter().zip(298..) {
+        assert_eq!(open(&mut opener, record), Ok((n, Order::Late)));
+        assert_eq!(open(&mut opener, record), Err(RecordError::Replayed(n)));
     }
     assert_eq!(open(&mut opener, &records[297]), Err(RecordError::TooOld(297)));
 }
