@@ -257,3 +257,29 @@ fn on_a_full_disk_commands_fail_in_a_sentence_nodes_go_on_and_all_is_well_when_t
     home.ok(["tcp-inlet", "create", "i2", "--from", &second, "--via", "bank"]);
     assert!(echoes(from));
 }
+
+#[test]
+fn a_home_sealed_with_a_passphrase_is_of_no_use_without_it() {
+    let home = Home::new();
+    let with = |passphrase: Option<&str>, line: &str| {
+        let mut command = home.command(words(line));
+        if let Some(passphrase) = passphrase {
+            command.env("PORTOLAN_PASSPHRASE", passphrase);
+        }
+        portolan_tests::home::run(command, portolan_tests::home::COMMAND_LIMIT)
+    };
+    let right = Some("correct horse battery staple");
+    let created = with(right, "identity create alice");
+    assert!(created.succeeded(), "{created}");
+    let issue = format!(
+        "credential issue --as alice --for {} --attribute a=b",
+        created.stdout
+    );
+    assert!(with(right, &issue).succeeded());
+    for wrong in [None, Some("wrong")] {
+        let refused = with(wrong, &issue);
+        assert_eq!(refused.code, exit::STATE, "{refused}");
+        refused.says(&["PORTOLAN_PASSPHRASE"]);
+    }
+    assert!(with(right, "node create n1").succeeded());
+}
