@@ -3,6 +3,11 @@
 //! - [`run_node`]: run a node in this process until it is told to stop.
 //! - [`remote`]: tickets, enrollment, members, single messages.
 
+mod connect;
+mod core;
+mod guard;
+mod membership;
+mod policies;
 pub mod remote;
 
 use std::future::Future;

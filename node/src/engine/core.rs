@@ -1,0 +1,227 @@
+//! What the parts of a running node share: how to reach others, who we are, whom we believe.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use portolan_identity::{Identifier, Identity};
+use portolan_runtime::Node;
+use portolan_secure_channel::{ChannelOptions, CredentialSource, LocalIdentity};
+
+use super::connect::{Appearance, Connector, blocking};
+use super::membership::{Membership, authority_of};
+use super::policies::{Issuer, Policies};
+use crate::error::{Error, Result};
+use crate::multiaddr::MultiAddr;
+use crate::state::{Home, OwnIdentity, Project};
+
+/// Memberships that a node keeps: one for each of its identities that is used in each project.
+const MAX_MEMBERSHIPS: usize = 64;
+
+/// Shared by everything in a node. Nothing in it refers back to relays or portals.
+pub(crate) struct Core {
+    pub(crate) connector: Connector,
+    pub(crate) policies: Arc<Policies>,
+    own: OwnIdentity,
+    /// The node's own membership, once the node belongs to a project.
+    membership: RwLock<Option<Arc<Membership>>>,
+    /// By identifier of ours and project id.
+    memberships: Mutex<HashMap<(Identifier, String), Arc<Membership>>>,
+    /// On a project node: its own authority, whose credentials it believes without being a member itself.
+    authority: Option<Identity>,
+}
+
+impl Core {
+    pub(crate) fn new(
+        connector: Connector,
+        policies: Arc<Policies>,
+        own: OwnIdentity,
+        authority: Option<Identity>,
+    ) -> Self {
+        if let Some(authority) = &authority {
+            policies.set_authority(Some(*authority.identifier()));
+        }
+        Self {
+            connector,
+            policies,
+            own,
+            membership: RwLock::new(None),
+            memberships: Mutex::default(),
+            authority,
+        }
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        &self.connector.node
+    }
+
+    pub(crate) fn home(&self) -> &Home {
+        &self.connector.home
+    }
+
+    /// The node's own identity.
+    pub(crate) fn own(&self) -> &OwnIdentity {
+        &self.own
+    }
+
+    /// The node's own membership.
+    pub(crate) fn membership(&self) -> Option<Arc<Membership>> {
+        self.membership.read().clone()
+    }
+
+    /// From now on the node belongs to `project`.
+    pub(crate) fn join(&self, project: Project) -> Result<Arc<Membership>> {
+        let membership = self.member(project, self.local(&self.own))?;
+        *self.membership.write() = Some(Arc::clone(&membership));
+        self.policies
+            .set_authority(Some(*membership.authority().identifier()));
+        Ok(membership)
+    }
+
+    /// One of our identities, as channels use it.
+    pub(crate) fn local(&self, own: &OwnIdentity) -> LocalIdentity {
+        LocalIdentity::new(
+            own.identity.clone(),
+            own.vault.clone(),
+            Arc::new(self.home().clone()),
+        )
+    }
+
+    /// The identity of this local name; the node's own without a name.
+    pub(crate) async fn identity(&self, name: Option<&str>) -> Result<LocalIdentity> {
+        let Some(name) = name.filter(|name| *name != self.own.record.name) else {
+            return Ok(self.local(&self.own));
+        };
+        let (home, name) = (self.home().clone(), name.to_owned());
+        let own = blocking(move || home.own_identity(&name)).await?;
+        Ok(self.local(&own))
+    }
+
+    fn member(&self, project: Project, identity: LocalIdentity) -> Result<Arc<Membership>> {
+        let key = (*identity.identifier(), project.id.clone());
+        let mut memberships = self.memberships.lock();
+        if let Some(known) = memberships.get(&key)
+            // A project that was enrolled in anew may be at another address.
+            && *known.project() == project
+        {
+            return Ok(Arc::clone(known));
+        }
+        if memberships.len() >= MAX_MEMBERSHIPS {
+            return Err(Error::failed(format!(
+                "this node uses {MAX_MEMBERSHIPS} identities and projects already"
+            )));
+        }
+        let membership = Membership::start(self.connector.clone(), project, identity)?;
+        memberships.insert(key, Arc::clone(&membership));
+        Ok(membership)
+    }
+
+    /// The membership of one of our identities in the project that a route leads through, or else in the node's project.
+    async fn membership_for(
+        &self,
+        identity: &LocalIdentity,
+        project: Option<&str>,
+    ) -> Result<Option<Arc<Membership>>> {
+        let project = match project {
+            Some(name) => {
+                let (home, name) = (self.home().clone(), name.to_owned());
+                let project = blocking(move || home.project(&name)).await?;
+                if !project.is_ready() {
+                    return Err(Error::invalid(format!(
+                        "what this home knows of the project `{}` is not complete",
+                        project.name
+                    ))
+                    .hint("enroll with a ticket: portolan project enroll TICKET"));
+                }
+                project
+            }
+            None => match self.membership() {
+                Some(membership) if membership.identity().identifier() == identity.identifier() => {
+                    return Ok(Some(membership));
+                }
+                Some(membership) => membership.project().clone(),
+                None => return Ok(None),
+            },
+        };
+        self.member(project, identity.clone()).map(Some)
+    }
+
+    /// How to appear on the way along `route`: which identity, with which credential, believing whom.
+    ///
+    /// # Errors
+    ///
+    /// When the route leads through a project of which we have no credential: nothing would be allowed there.
+    pub(crate) async fn appearance(
+        &self,
+        route: &MultiAddr,
+        identity: Option<&str>,
+        authorized: &[Identifier],
+        timeout: Duration,
+    ) -> Result<Appearance> {
+        let identity = self.identity(identity).await?;
+        let project = route.project();
+        let membership = self.membership_for(&identity, project).await?;
+        if let Some(membership) = &membership {
+            let ready = membership.ready().await;
+            if project.is_some() {
+                ready?;
+            }
+        }
+        let authorities = match &membership {
+            Some(membership) => vec![membership.authority().clone()],
+            None => self.authority.iter().cloned().collect(),
+        };
+        Ok(Appearance {
+            identity,
+            authorities,
+            credentials: membership.map(|membership| membership as Arc<dyn CredentialSource>),
+            authorized: authorized.to_vec(),
+            timeout,
+            reachable: &[],
+        })
+    }
+
+    /// How a listener of this node appears.
+    pub(crate) fn listening(&self, identity: LocalIdentity) -> ChannelOptions {
+        let options = ChannelOptions::new(identity);
+        match self.membership() {
+            Some(membership) => options
+                .authorities([membership.authority().clone()])
+                .shared_credentials(Some(membership)),
+            None => options.authorities(self.authority.iter().cloned()),
+        }
+    }
+
+    /// Whose credentials count for what a route leads to.
+    pub(crate) async fn issuer(&self, route: &MultiAddr) -> Result<Issuer> {
+        let Some(name) = route.project() else {
+            return Ok(Issuer::OfNode);
+        };
+        let (home, name) = (self.home().clone(), name.to_owned());
+        let project = match blocking(move || home.project(&name)).await {
+            Ok(project) => project,
+            // Not known yet: the connection will say so. Until then nothing arrives that would have to be decided.
+            Err(error) if error.code == crate::ErrorCode::NotFound => return Ok(Issuer::OfNode),
+            Err(error) => return Err(error),
+        };
+        let authority = *authority_of(&project)?.identifier();
+        Ok(if self.policies.authority() == Some(authority) {
+            Issuer::OfNode
+        } else {
+            Issuer::This(authority)
+        })
+    }
+}
+
+/// The identifiers that a user gave.
+pub(crate) fn identifiers<'a>(texts: impl IntoIterator<Item = &'a String>) -> Result<Vec<Identifier>> {
+    texts
+        .into_iter()
+        .map(|text| {
+            text.trim()
+                .parse()
+                .map_err(|error| Error::invalid(format!("`{text}` is not an identifier: {error}")))
+        })
+        .collect()
+}

@@ -1,0 +1,370 @@
+//! The credential of one of our identities in one project: fetched, kept, renewed (spec 02 §4.6, 03 §6.1).
+//!
+//! A node must not depend on the authority at every start. The credential of the last time, kept in the home, is presented as
+//! long as it is valid; meanwhile the node asks for a newer one when the old one's end comes near, and goes on asking until it
+//! gets one. Every open channel that presents the credential is told of the new one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portolan_authority::api::{Failure, Method, Request, Response};
+use portolan_authority::protocol::CREDENTIAL_ISSUER;
+use portolan_identity::{CredentialAndPurposeKey, Identifier, Identity, VerifiedCredential};
+use portolan_runtime::{Address, Node, Route};
+use portolan_secure_channel::{CredentialSource, CurrentCredential, LocalIdentity};
+use tokio::sync::{Notify, watch};
+
+use super::connect::{Appearance, Connector, blocking};
+use crate::control::api::CredentialStatus;
+use crate::error::{Error, ErrorCode, Result};
+use crate::state::{CredentialRecord, Home, Project, now};
+
+/// A credential is renewed this long before its end (03 §6.1), or when half of its life is over, whichever is later: one with
+/// a short life must not be renewed without pause.
+const RENEW_BEFORE: u64 = 120;
+/// Pause after a failed attempt; up to a quarter more or less, so that many nodes do not come at once.
+const RETRY: Duration = Duration::from_secs(10);
+/// Longest sleep at a time: a clock that was set, or a machine that slept, must not hide an expiry for long.
+const LONGEST_SLEEP: u64 = 60;
+/// Limit for one attempt: connection, channel, request.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a connection waits for the first credential.
+pub(crate) const FIRST_CREDENTIAL: Duration = Duration::from_secs(10);
+
+/// What is known about the credential.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Standing {
+    /// Until when the presented credential is valid, UTC seconds.
+    pub(crate) expires_at: Option<u64>,
+    /// Why there is no valid credential, or why it could not be renewed.
+    pub(crate) failure: Option<Error>,
+    /// The first attempt is over.
+    settled: bool,
+}
+
+/// One of our identities as a member of one project.
+pub(crate) struct Membership {
+    project: Project,
+    authority: Identity,
+    identity: LocalIdentity,
+    credential: watch::Sender<CurrentCredential>,
+    standing: watch::Sender<Standing>,
+    look_again: Notify,
+}
+
+impl CredentialSource for Membership {
+    fn subscribe(&self) -> watch::Receiver<CurrentCredential> {
+        self.credential.subscribe()
+    }
+}
+
+impl Membership {
+    /// Begin to keep the credential of `identity` for `project` up to date, until the node stops.
+    ///
+    /// # Errors
+    ///
+    /// When the project's record does not verify, or the node is stopping.
+    pub(crate) fn start(connector: Connector, project: Project, identity: LocalIdentity) -> Result<Arc<Self>> {
+        let authority = authority_of(&project)?;
+        let membership = Arc::new(Self {
+            project,
+            authority,
+            identity,
+            credential: watch::channel(None).0,
+            standing: watch::channel(Standing::default()).0,
+            look_again: Notify::new(),
+        });
+        let kept = Arc::clone(&membership);
+        let node: Node = connector.node.clone();
+        node.start_task(Address::random(), move |ctx| async move {
+            let stopping = ctx.stopping();
+            tokio::select! {
+                () = stopping => {}
+                () = kept.keep(&connector) => {}
+            }
+        })
+        .map_err(|error| Error::failed(error.to_string()))?;
+        Ok(membership)
+    }
+
+    /// The project.
+    pub(crate) fn project(&self) -> &Project {
+        &self.project
+    }
+
+    /// Whose credentials count in the project.
+    pub(crate) fn authority(&self) -> &Identity {
+        &self.authority
+    }
+
+    /// Our identity in it.
+    pub(crate) fn identity(&self) -> &LocalIdentity {
+        &self.identity
+    }
+
+    /// What is known about the credential.
+    pub(crate) fn standing(&self) -> Standing {
+        self.standing.borrow().clone()
+    }
+
+    /// Look into the home again: somebody has put a credential there, or has just become a member.
+    pub(crate) fn look_again(&self) {
+        self.look_again.notify_one();
+    }
+
+    /// Wait until there is a credential to present, or until an attempt to get one has failed.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub(crate) async fn ready(&self) -> Result<()> {
+        if self.credential.borrow().is_some() {
+            return Ok(());
+        }
+        let mut standing = self.standing.subscribe();
+        let settled = standing.wait_for(|standing| standing.settled);
+        match tokio::time::timeout(FIRST_CREDENTIAL, settled).await {
+            Ok(Ok(standing)) => match (&standing.failure, standing.expires_at) {
+                (Some(failure), None) => Err(Error {
+                    message: format!(
+                        "this node has no credential of the project `{}`: {}",
+                        self.project.name, failure.message
+                    ),
+                    ..failure.clone()
+                }),
+                _ => Ok(()),
+            },
+            _ => Err(Error::timeout(format!(
+                "the authority of the project `{}` has not answered yet",
+                self.project.name
+            ))),
+        }
+    }
+
+    async fn keep(&self, connector: &Connector) {
+        let home = connector.home.clone();
+        loop {
+            let known = self.load(&home).await;
+            let presented = known.as_ref().map(|(_, verified)| verified.expires_at);
+            if let Some((credential, verified)) = known {
+                self.present(Some(Arc::new(credential)));
+                let (end, renew) = (verified.expires_at, renew_at(&verified));
+                if now() < renew {
+                    self.tell(Standing {
+                        expires_at: Some(end),
+                        failure: None,
+                        settled: true,
+                    });
+                    self.sleep_until(renew).await;
+                    continue;
+                }
+            } else {
+                self.present(None);
+            }
+            match fetch(connector, &self.project, &self.authority, &self.identity).await {
+                Ok(fetched) => {
+                    tracing::info!(
+                        project = self.project.name,
+                        expires_at = fetched.expires_at,
+                        "credential received"
+                    );
+                    let home = home.clone();
+                    if let Err(error) = blocking(move || home.database()?.put_credential(&fetched)).await {
+                        // Presented all the same; the next start will have to ask again.
+                        tracing::warn!("the credential cannot be kept: {error}");
+                        tokio::time::sleep(RETRY).await;
+                    }
+                }
+                Err(failure) => {
+                    tracing::warn!(project = self.project.name, "no credential: {failure}; trying again");
+                    self.tell(Standing {
+                        expires_at: presented.filter(|end| *end > now()),
+                        failure: Some(failure),
+                        settled: true,
+                    });
+                    let pause = RETRY.mul_f64(0.75 + f64::from(getrandom::u32().unwrap_or(0) % 512) / 1024.0);
+                    let again = self.look_again.notified();
+                    let _ = tokio::time::timeout(pause, again).await;
+                }
+            }
+        }
+    }
+
+    async fn sleep_until(&self, time: u64) {
+        let pause = time.saturating_sub(now()).clamp(1, LONGEST_SLEEP);
+        let again = self.look_again.notified();
+        let _ = tokio::time::timeout(Duration::from_secs(pause), again).await;
+    }
+
+    /// The credential that the home has, if it is valid.
+    async fn load(&self, home: &Home) -> Option<(CredentialAndPurposeKey, VerifiedCredential)> {
+        let (home, subject, scope) = (
+            home.clone(),
+            self.identity.identifier().to_string(),
+            self.project.credential_scope(),
+        );
+        let read = blocking(move || home.database()?.credential(&subject, &scope)).await;
+        let record = read
+            .inspect_err(|error| tracing::warn!("the credentials of this home cannot be read: {error}"))
+            .ok()??;
+        verify(&record.credential, self.identity.identifier(), &self.authority)
+            .inspect_err(|error| tracing::debug!("the credential of this home is of no use: {error}"))
+            .ok()
+    }
+
+    fn present(&self, credential: CurrentCredential) {
+        self.credential.send_if_modified(|current| {
+            let same = match (&*current, &credential) {
+                (None, None) => true,
+                (Some(current), Some(new)) => current.encode() == new.encode(),
+                _ => false,
+            };
+            if !same {
+                *current = credential;
+            }
+            !same
+        });
+    }
+
+    fn tell(&self, standing: Standing) {
+        self.standing.send_replace(standing);
+    }
+}
+
+fn renew_at(credential: &VerifiedCredential) -> u64 {
+    let life = credential.expires_at.saturating_sub(credential.created_at);
+    credential.expires_at - RENEW_BEFORE.min(life / 2).min(credential.expires_at)
+}
+
+fn verify(
+    bytes: &[u8],
+    subject: &Identifier,
+    authority: &Identity,
+) -> Result<(CredentialAndPurposeKey, VerifiedCredential)> {
+    let not_verified = |error: &dyn std::fmt::Display| {
+        Error::new(
+            ErrorCode::NotVerified,
+            format!("the credential does not verify: {error}"),
+        )
+    };
+    let credential = CredentialAndPurposeKey::decode(bytes).map_err(|error| not_verified(&error))?;
+    let verified = credential
+        .verify(Some(subject), std::slice::from_ref(authority), now())
+        .map_err(|error| not_verified(&error))?;
+    Ok((credential, verified))
+}
+
+/// The verified identity of a project's authority.
+pub(crate) fn authority_of(project: &Project) -> Result<Identity> {
+    let damaged = |what: &dyn std::fmt::Display| {
+        Error::new(
+            ErrorCode::NotVerified,
+            format!("the record of the project `{}` cannot be used: {what}", project.name),
+        )
+        .hint("enroll again with a fresh ticket: portolan project enroll TICKET")
+    };
+    let history = project
+        .authority_identity
+        .as_deref()
+        .ok_or_else(|| damaged(&"it names no authority"))?;
+    let history = hex::decode(history.trim()).map_err(|error| damaged(&error))?;
+    Identity::decode(&history, None).map_err(|error| damaged(&error))
+}
+
+/// Ask a project's authority for the credential of one of our identities (03 §4.5), over a channel made for it. The answer is
+/// verified, and not yet stored.
+///
+/// # Errors
+///
+/// When the authority cannot be reached, is another one, or does not know us as a member.
+pub(crate) async fn fetch(
+    connector: &Connector,
+    project: &Project,
+    authority: &Identity,
+    identity: &LocalIdentity,
+) -> Result<CredentialRecord> {
+    let asking = async {
+        let route = project.authority_access_route.as_deref().ok_or_else(|| {
+            Error::invalid(format!("the project `{}` has no route to its authority", project.name))
+        })?;
+        let appearance = Appearance {
+            identity: identity.clone(),
+            authorities: Vec::new(),
+            credentials: None,
+            authorized: Vec::new(),
+            timeout: FETCH_TIMEOUT,
+            reachable: &[],
+        };
+        let path = connector
+            .connect_described(route, *authority.identifier(), &appearance)
+            .await
+            .map_err(|error| Error {
+                message: format!("the authority cannot be reached: {}", error.message),
+                ..error
+            })?;
+        let request = Request::new(getrandom::u32().unwrap_or(1), Method::Post, "/");
+        let mut route: Route = path.route().clone();
+        route.push(Address::local(CREDENTIAL_ISSUER));
+        let answer = connector
+            .node
+            .send_and_receive_within::<Vec<u8>, Vec<u8>>(FETCH_TIMEOUT, route, request.encode())
+            .await
+            .map_err(|error| Error::unreachable(format!("the authority does not answer: {error}")))?;
+        let body = Response::decode(answer.payload())
+            .map_err(|error| Error::failed(format!("the authority's answer cannot be read: {error}")))?
+            .into_success()
+            .map_err(|failure: Failure| {
+                Error::refused(format!("the authority refused: {failure}")).hint(
+                    "ask an administrator of the project for a ticket and run portolan project enroll TICKET",
+                )
+            })?
+            .unwrap_or_default();
+        let (credential, verified) = verify(&body, identity.identifier(), authority)?;
+        Ok(record(&credential, &verified, &project.credential_scope()))
+    };
+    tokio::time::timeout(FETCH_TIMEOUT, asking).await.unwrap_or_else(|_| {
+        Err(Error::timeout(format!(
+            "the authority did not answer within {} s",
+            FETCH_TIMEOUT.as_secs()
+        )))
+    })
+}
+
+/// A verified credential as the home keeps it.
+pub(crate) fn record(
+    credential: &CredentialAndPurposeKey,
+    verified: &VerifiedCredential,
+    scope: &str,
+) -> CredentialRecord {
+    CredentialRecord {
+        subject: verified.subject.to_string(),
+        issuer: verified.issuer.to_string(),
+        scope: scope.to_owned(),
+        created_at: verified.created_at,
+        expires_at: verified.expires_at,
+        attributes: verified
+            .attributes
+            .iter()
+            .map(|(name, value)| {
+                (
+                    String::from_utf8_lossy(name).into_owned(),
+                    String::from_utf8_lossy(value).into_owned(),
+                )
+            })
+            .collect(),
+        credential: credential.encode(),
+    }
+}
+
+/// A stored credential as it is shown.
+pub(crate) fn credential_status(record: CredentialRecord) -> CredentialStatus {
+    CredentialStatus {
+        subject: record.subject,
+        issuer: record.issuer,
+        scope: record.scope,
+        created_at: record.created_at,
+        expires_at: record.expires_at,
+        attributes: record.attributes,
+        credential: hex::encode(record.credential),
+    }
+}
