@@ -97,6 +97,7 @@ pub mod credentials;
 pub mod error;
 pub mod handshake;
 mod local;
+mod log_limit;
 pub mod options;
 mod peer;
 pub mod record;

@@ -13,6 +13,7 @@ use portolan_identity::{
 
 use crate::error::PeerError;
 use crate::handshake::PublicKeyBytes;
+use crate::log_limit::may_log;
 use crate::trust::TrustPolicy;
 use crate::wire::identity::IdentityPayload;
 
@@ -108,10 +109,14 @@ impl Judge {
                 .verify(Some(peer), &authorities, now)
                 .map_err(|error| error.to_string())
         };
-        let verified = credentials.iter().filter_map(|bytes| {
-            verify(bytes)
-                .inspect_err(|error| tracing::info!(%peer, "a credential is ignored: {error}"))
-                .ok()
+        let verified = credentials.iter().filter_map(|bytes| match verify(bytes) {
+            Ok(credential) => Some(credential),
+            Err(error) => {
+                if may_log() {
+                    tracing::info!(%peer, "a credential is ignored: {error}");
+                }
+                None
+            }
         });
         verified.collect()
     }

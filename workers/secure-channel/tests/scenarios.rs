@@ -510,6 +510,36 @@ async fn a_channel_runs_inside_another_and_over_hops() {
 }
 
 #[tokio::test]
+async fn the_same_listener_accepts_a_channel_inside_a_channel() {
+    let pair = Pair::new().await;
+    pair.listener.add_consumer(&"api".into());
+    let outer = pair
+        .a
+        .channels
+        .create(pair.route(), pair.a.options())
+        .await
+        .unwrap();
+    let inner = pair
+        .a
+        .channels
+        .create(through(outer.address(), &["api"]), pair.a.options())
+        .await
+        .unwrap();
+    assert_eq!(
+        echo(&pair.a.node, through(inner.address(), &["echo"]), "deep")
+            .await
+            .as_deref(),
+        Some("deep")
+    );
+    assert_eq!(pair.b.channels.list().len(), 2);
+    // Close travels through the channel that carries it.
+    inner.stop();
+    eventually("only the outer one is left", || pair.b.channels.list().len() == 1).await;
+    assert!(outer.is_open());
+    pair.stop().await;
+}
+
+#[tokio::test]
 async fn the_responder_follows_the_initiator_to_another_route() {
     let node = Node::builder().arbiters(1).build().unwrap();
     let (a, b) = (Party::on(&node), Party::on(&node));

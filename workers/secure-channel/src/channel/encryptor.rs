@@ -148,6 +148,7 @@ impl Encryptor {
         } = message;
         let len = payload.len();
         self.head.clear();
+        self.head.extend_from_slice(&[0; NONCE_LEN]);
         put_payload_head(
             &mut self.head,
             onward.as_slice().get(1..).unwrap_or_default(),
@@ -162,14 +163,13 @@ impl Encryptor {
         Ok(())
     }
 
-    /// Seals a payload that ends in room for the tag.
+    /// Seals a payload that begins with room for the nonce and ends in room for the tag.
     fn seal_and_forward(
         &mut self,
         ctx: &mut Context,
         mut payload: Payload,
         back: Route,
     ) -> Result<(), Failure> {
-        payload.grow_front(NONCE_LEN);
         self.sealer
             .seal(payload.as_mut_slice())
             .map_err(Failure::Record)?;
@@ -188,6 +188,7 @@ impl Encryptor {
     /// Sends a message of the channel itself. Its return route names us, as the reference's does; nobody reads it.
     fn send_control(&mut self, ctx: &mut Context, message: &[u8]) -> Result<(), Failure> {
         let mut payload = Payload::copy_from(message);
+        payload.prepend(&[0; NONCE_LEN]);
         payload.append(&[0; TAG_LEN]);
         self.seal_and_forward(ctx, payload, ctx.address().into())
     }

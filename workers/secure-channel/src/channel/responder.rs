@@ -14,6 +14,7 @@ use super::slots::Slot;
 use crate::credentials::CurrentCredential;
 use crate::error::{Error, PeerError};
 use crate::handshake::{Rejected, Responder, ResponderAwaitingMessage3};
+use crate::log_limit::may_log;
 use crate::options::ChannelOptions;
 
 /// What a listener gives to each of its responders.
@@ -62,8 +63,12 @@ async fn run(
         }
         Ok(Err(Error::Peer(PeerError::Untrusted(peer)))) => {
             counts.untrusted.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(%peer, listener = %accepting.listener, "a secure channel was refused: the peer is not trusted");
+            if may_log() {
+                tracing::info!(%peer, listener = %accepting.listener, "a channel was refused: the peer is not trusted");
+            }
         }
+        // Stopped by the listener, for a newer one, or with the node.
+        Ok(Err(Error::Runtime(portolan_runtime::Error::Stopped))) => {}
         Ok(Err(error)) => {
             counts.failed.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(listener = %accepting.listener, "a handshake failed: {error}");
