@@ -63,6 +63,11 @@ impl Authority {
         self.store.authority()
     }
 
+    /// How strict it is about administrators.
+    pub fn roles(&self) -> RoleSettings {
+        self.roles
+    }
+
     /// Replaces the members that come from the authority's configuration (§4.9): those no longer listed are removed, all others
     /// are as listed. Call it at every start.
     ///

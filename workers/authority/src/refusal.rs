@@ -7,6 +7,7 @@
 use portolan_identity::Identifier;
 
 use crate::api::{Failure, Status};
+use crate::protocol::BodyError;
 use crate::store::StoreError;
 
 /// A refusal. `Display` is the message on the wire; no variant shows a code.
@@ -77,6 +78,12 @@ impl Refusal {
             // A stock authority answers 403 here where one would expect 404, 409 or 429, and stock clients know no other.
             _ => Status::Forbidden,
         }
+    }
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        Self::BadRequest(error.to_string())
     }
 }
 

@@ -19,9 +19,14 @@ fn id(byte: u8) -> Identifier {
 }
 
 fn open(path: &Path) -> Authority {
-    let authority = Authority::new(Store::open(path, id(0xa0)).expect("a database"), RoleSettings::default());
+    let authority = Authority::new(
+        Store::open(path, id(0xa0)).expect("a database"),
+        RoleSettings::default(),
+    );
     let enroller = MemberAttributes::new([("ockam-role", "enroller")]).expect("inside all limits");
-    authority.set_pre_trusted([(id(0xff), enroller)], NOW).expect("a database");
+    authority
+        .set_pre_trusted([(id(0xff), enroller)], NOW)
+        .expect("a database");
     authority
 }
 
@@ -32,12 +37,21 @@ fn database() -> (tempfile::TempDir, PathBuf) {
 }
 
 fn new_code(authority: &Authority, uses: u64) -> OneTimeCode {
-    let request = CreateToken { uses: Some(uses), ..CreateToken::default() };
-    authority.create_token(&Caller::new(id(0xff)), request, NOW).expect("an administrator")
+    let request = CreateToken {
+        uses: Some(uses),
+        ..CreateToken::default()
+    };
+    authority
+        .create_token(&Caller::new(id(0xff)), request, NOW)
+        .expect("an administrator")
 }
 
 /// Redeems from 20 identities at once and returns how many were admitted; all others must hear that the code is used.
-fn redeem_at_once(authority_of: impl Fn(u8) -> Authority + Sync, shared: Option<&Authority>, code: &OneTimeCode) -> usize {
+fn redeem_at_once(
+    authority_of: impl Fn(u8) -> Authority + Sync,
+    shared: Option<&Authority>,
+    code: &OneTimeCode,
+) -> usize {
     let barrier = Barrier::new(20);
     let admitted = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..20u8)
@@ -51,7 +65,10 @@ fn redeem_at_once(authority_of: impl Fn(u8) -> Authority + Sync, shared: Option<
                 })
             })
             .collect();
-        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect::<Vec<_>>()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"))
+            .collect::<Vec<_>>()
     });
     for refused in admitted.iter().filter_map(|result| result.as_ref().err()) {
         assert!(matches!(refused, Refusal::UsedCode), "{refused}");
@@ -66,7 +83,9 @@ fn of_twenty_simultaneous_redemptions_exactly_one_succeeds() {
     for _ in 0..5 {
         let code = new_code(&authority, 1);
         assert_eq!(redeem_at_once(|_| open(&path), Some(&authority), &code), 1);
-        authority.delete_all_members(&Caller::new(id(0xff)), NOW).expect("an administrator");
+        authority
+            .delete_all_members(&Caller::new(id(0xff)), NOW)
+            .expect("an administrator");
     }
 }
 
@@ -77,7 +96,9 @@ fn twenty_connections_to_one_database_do_not_admit_more_than_allowed() {
     for uses in [1, 5] {
         let code = new_code(&authority, uses);
         assert_eq!(redeem_at_once(|_| open(&path), None, &code), uses as usize);
-        authority.delete_all_members(&Caller::new(id(0xff)), NOW).expect("an administrator");
+        authority
+            .delete_all_members(&Caller::new(id(0xff)), NOW)
+            .expect("an administrator");
     }
 }
 
@@ -86,16 +107,32 @@ fn codes_and_members_survive_a_restart() {
     let (_folder, path) = database();
     let authority = open(&path);
     let (used, open_code) = (new_code(&authority, 1), new_code(&authority, 2));
-    authority.redeem(&Caller::new(id(1)), &used, NOW).expect("a fresh code");
-    authority.redeem(&Caller::new(id(2)), &open_code, NOW).expect("a fresh code");
+    authority
+        .redeem(&Caller::new(id(1)), &used, NOW)
+        .expect("a fresh code");
+    authority
+        .redeem(&Caller::new(id(2)), &open_code, NOW)
+        .expect("a fresh code");
     drop(authority);
 
     let authority = open(&path);
-    assert!(matches!(authority.redeem(&Caller::new(id(1)), &used, NOW), Err(Refusal::AlreadyMember)));
-    assert!(matches!(authority.redeem(&Caller::new(id(3)), &used, NOW), Err(Refusal::UsedCode)));
+    assert!(matches!(
+        authority.redeem(&Caller::new(id(1)), &used, NOW),
+        Err(Refusal::AlreadyMember)
+    ));
+    assert!(matches!(
+        authority.redeem(&Caller::new(id(3)), &used, NOW),
+        Err(Refusal::UsedCode)
+    ));
     assert!(authority.redeem(&Caller::new(id(3)), &open_code, NOW).is_ok());
-    assert!(matches!(authority.redeem(&Caller::new(id(4)), &open_code, NOW), Err(Refusal::UsedCode)));
-    assert!(matches!(authority.redeem(&Caller::new(id(4)), &open_code, NOW + 600), Err(Refusal::UsedCode)));
+    assert!(matches!(
+        authority.redeem(&Caller::new(id(4)), &open_code, NOW),
+        Err(Refusal::UsedCode)
+    ));
+    assert!(matches!(
+        authority.redeem(&Caller::new(id(4)), &open_code, NOW + 600),
+        Err(Refusal::UsedCode)
+    ));
 }
 
 /// The test binary starts itself as a child that redeems codes until it is killed in the middle of it.
@@ -108,7 +145,10 @@ fn what_was_answered_before_kill_9_is_still_so_after_it() {
             let code = new_code(&authority, 1);
             let mut member = [0; 32];
             member[..4].copy_from_slice(&n.to_be_bytes());
-            if authority.redeem(&Caller::new(Identifier::from(member)), &code, NOW).is_ok() {
+            if authority
+                .redeem(&Caller::new(Identifier::from(member)), &code, NOW)
+                .is_ok()
+            {
                 use std::io::Write;
                 writeln!(std::io::stderr(), "redeemed {n} {}", &*code.to_hex()).expect("stderr");
             }
@@ -117,7 +157,11 @@ fn what_was_answered_before_kill_9_is_still_so_after_it() {
     }
     let (_folder, path) = database();
     let mut child = std::process::Command::new(std::env::current_exe().expect("this test"))
-        .args(["--exact", "what_was_answered_before_kill_9_is_still_so_after_it", "--nocapture"])
+        .args([
+            "--exact",
+            "what_was_answered_before_kill_9_is_still_so_after_it",
+            "--nocapture",
+        ])
         .env(CHILD, &path)
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::piped())
@@ -127,7 +171,10 @@ fn what_was_answered_before_kill_9_is_still_so_after_it() {
     let mut redeemed = Vec::new();
     for line in std::io::BufRead::lines(std::io::BufReader::new(stderr)) {
         let line = line.expect("text");
-        if let Some((_, code)) = line.strip_prefix("redeemed ").and_then(|rest| rest.split_once(' ')) {
+        if let Some((_, code)) = line
+            .strip_prefix("redeemed ")
+            .and_then(|rest| rest.split_once(' '))
+        {
             redeemed.push(OneTimeCode::from_hex(code).expect("a code"));
             if redeemed.len() == 40 {
                 // SIGKILL; the child is at work on the next codes.
@@ -139,9 +186,18 @@ fn what_was_answered_before_kill_9_is_still_so_after_it() {
     assert!(redeemed.len() >= 40);
     let authority = open(&path);
     for code in &redeemed {
-        assert!(matches!(authority.redeem(&Caller::new(id(0xee)), code, NOW), Err(Refusal::UsedCode)));
+        assert!(matches!(
+            authority.redeem(&Caller::new(id(0xee)), code, NOW),
+            Err(Refusal::UsedCode)
+        ));
     }
-    assert!(authority.member_ids(&Caller::new(id(0xff))).expect("an administrator").len() > redeemed.len());
+    assert!(
+        authority
+            .member_ids(&Caller::new(id(0xff)))
+            .expect("an administrator")
+            .len()
+            > redeemed.len()
+    );
 }
 
 #[test]
@@ -153,9 +209,20 @@ fn no_code_is_in_the_database_file() {
     for entry in std::fs::read_dir(folder.path()).expect("a folder") {
         let path = entry.expect("a file").path();
         let bytes = std::fs::read(&path).expect("a file");
-        assert!(!bytes.windows(32).any(|w| w == code.expose()), "{}", path.display());
-        assert!(!bytes.windows(64).any(|w| w == code.to_hex().as_bytes()), "{}", path.display());
+        assert!(
+            !bytes.windows(32).any(|w| w == code.expose()),
+            "{}",
+            path.display()
+        );
+        assert!(
+            !bytes.windows(64).any(|w| w == code.to_hex().as_bytes()),
+            "{}",
+            path.display()
+        );
         use std::os::unix::fs::PermissionsExt;
-        assert_eq!(std::fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).expect("a file").permissions().mode() & 0o777,
+            0o600
+        );
     }
 }

@@ -25,34 +25,72 @@ fn ten_thousand_tickets_survive_sed_in_a_shell() {
     for batch in 0..100usize {
         let tickets: Vec<Ticket> = (0..100usize)
             .map(|n| {
-                let (a, b) = (&identities[(batch + n) % 20], &identities[(batch * 7 + n * 3) % 20]);
+                let (a, b) = (
+                    &identities[(batch + n) % 20],
+                    &identities[(batch * 7 + n * 3) % 20],
+                );
                 let id = format!("p{batch}-{n}");
-                let route = format!("/dnsaddr/hub-{n}.example/tcp/{}/service/{id}/service/api", 1024 + n);
-                let name = ["bank", "Analysis Corp & Sons", "it's \"quoted\" $HOME `x` \\1", "größe"][n % 4];
-                let project = Project::new(id, name, route, a.clone(), b.clone(), "/ip6/::1/tcp/4001/service/api")
-                    .expect("well-formed");
-                Ticket::new(project, OneTimeCode::random().expect("randomness"), (n % 2 == 0).then_some(NOW + n as u64))
+                let route = format!(
+                    "/dnsaddr/hub-{n}.example/tcp/{}/service/{id}/service/api",
+                    1024 + n
+                );
+                let name = [
+                    "bank",
+                    "Analysis Corp & Sons",
+                    "it's \"quoted\" $HOME `x` \\1",
+                    "größe",
+                ][n % 4];
+                let project = Project::new(
+                    id,
+                    name,
+                    route,
+                    a.clone(),
+                    b.clone(),
+                    "/ip6/::1/tcp/4001/service/api",
+                )
+                .expect("well-formed");
+                Ticket::new(
+                    project,
+                    OneTimeCode::random().expect("randomness"),
+                    (n % 2 == 0).then_some(NOW + n as u64),
+                )
             })
             .collect();
         let script: String = tickets
             .iter()
-            .map(|ticket| format!("sed \"s/\\$ENROLLMENT_TICKET/{}/g\" {}\n", *ticket.to_text(), template.display()))
+            .map(|ticket| {
+                format!(
+                    "sed \"s/\\$ENROLLMENT_TICKET/{}/g\" {}\n",
+                    *ticket.to_text(),
+                    template.display()
+                )
+            })
             .collect();
         let script_path = folder.path().join("batch.sh");
         std::fs::write(&script_path, script).expect("a file");
         let output = Command::new("sh").arg(&script_path).output().expect("a shell");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let output = String::from_utf8(output.stdout).expect("text");
         let lines: Vec<_> = output.lines().collect();
         assert_eq!(lines.len(), tickets.len());
         for (line, ticket) in lines.into_iter().zip(&tickets) {
-            let text = line.strip_prefix("ockam project enroll \"").and_then(|l| l.strip_suffix('"')).expect("the template");
+            let text = line
+                .strip_prefix("ockam project enroll \"")
+                .and_then(|l| l.strip_suffix('"'))
+                .expect("the template");
             assert_eq!(text, &*ticket.to_text());
             let read: Ticket = text.parse().expect("a ticket");
             assert_eq!(read.code(), ticket.code());
             assert_eq!(read.expires_at(), ticket.expires_at());
             let (read, written) = (read.project(), ticket.project());
-            assert_eq!((read.id(), read.name(), read.route()), (written.id(), written.name(), written.route()));
+            assert_eq!(
+                (read.id(), read.name(), read.route()),
+                (written.id(), written.name(), written.route())
+            );
             assert_eq!(read.identity().identifier(), written.identity().identifier());
             assert_eq!(read.authority().identifier(), written.authority().identifier());
             seen += 1;
@@ -63,9 +101,23 @@ fn ten_thousand_tickets_survive_sed_in_a_shell() {
 
 #[test]
 fn a_ticket_needs_no_quotes_in_a_shell() {
-    let project = Project::new("p1", "bank", "/ip4/127.0.0.1/tcp/4000/service/p1/service/api", identity(), identity(), "/ip4/127.0.0.1/tcp/4001/service/api")
-        .expect("well-formed");
+    let project = Project::new(
+        "p1",
+        "bank",
+        "/ip4/127.0.0.1/tcp/4000/service/p1/service/api",
+        identity(),
+        identity(),
+        "/ip4/127.0.0.1/tcp/4001/service/api",
+    )
+    .expect("well-formed");
     let text = Ticket::new(project, OneTimeCode::random().expect("randomness"), None).to_text();
-    let echo = Command::new("sh").arg("-c").arg(format!("t={0}; echo $t; eval echo {0}", *text)).output().expect("a shell");
-    assert_eq!(String::from_utf8_lossy(&echo.stdout), format!("{0}\n{0}\n", *text));
+    let echo = Command::new("sh")
+        .arg("-c")
+        .arg(format!("t={0}; echo $t; eval echo {0}", *text))
+        .output()
+        .expect("a shell");
+    assert_eq!(
+        String::from_utf8_lossy(&echo.stdout),
+        format!("{0}\n{0}\n", *text)
+    );
 }

@@ -18,11 +18,11 @@
 //!
 //! Nothing here does input or output, and nothing trusts a length.
 
-mod bare;
 mod error_body;
 mod header;
 
-pub use bare::{unwrap_data, wrap_data};
+use portolan_runtime::bare;
+
 pub use error_body::ErrorBody;
 pub(crate) use header::infallible;
 pub use header::{Method, RequestHeader, ResponseHeader, Status};
@@ -57,20 +57,18 @@ pub fn segments(path: &str) -> Vec<&str> {
         .collect()
 }
 
-/// The payload has no usable outer length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MalformedPayload {
-    /// Empty, or the length does not end.
-    #[error("the payload does not start with a length")]
-    NoLength,
-    /// Fewer bytes than the length says.
-    #[error("the payload promises {promised} bytes and has {have}")]
-    TooShort {
-        /// The length read.
-        promised: u64,
-        /// The bytes that are there.
-        have: usize,
-    },
+/// The bytes inside the outer length. Whatever follows them is ignored, as every peer does.
+fn unwrap_data(payload: &[u8]) -> Result<&[u8], String> {
+    bare::Reader::new(payload).data().map_err(|e| e.to_string())
+}
+
+fn wrap_data(header: &[u8], body: &[u8]) -> Vec<u8> {
+    let len = header.len() + body.len();
+    let mut payload = Vec::with_capacity(bare::MAX_VARINT + len);
+    bare::put_uint(&mut payload, len as u64);
+    payload.extend_from_slice(header);
+    payload.extend_from_slice(body);
+    payload
 }
 
 /// A request header that cannot be used, with what was readable of it.
@@ -165,7 +163,7 @@ impl Request {
         if payload.len() > MAX_REQUEST_LEN {
             return Err(malformed(format!("more than {MAX_REQUEST_LEN} bytes")));
         }
-        let data = unwrap_data(payload).map_err(|e| malformed(e.to_string()))?;
+        let data = unwrap_data(payload).map_err(malformed)?;
         let (header, rest) = RequestHeader::decode(data).map_err(|header| MalformedRequest {
             reason: header.reason.to_owned(),
             header,
@@ -278,7 +276,7 @@ impl Response {
         if payload.len() > MAX_RESPONSE_LEN {
             return Err(MalformedResponse(format!("more than {MAX_RESPONSE_LEN} bytes")));
         }
-        let data = unwrap_data(payload).map_err(|e| MalformedResponse(e.to_string()))?;
+        let data = unwrap_data(payload).map_err(MalformedResponse)?;
         let (header, rest) =
             ResponseHeader::decode(data).map_err(|reason| MalformedResponse(reason.to_owned()))?;
         let body = (header.has_body || header.status != Some(Status::Ok)).then(|| rest.to_vec());
