@@ -13,8 +13,9 @@
 //! | [`state`] | the home folder: identities, projects, defaults, and a folder for each node |
 //! | [`control`] | how the command line speaks to a running node |
 //! | [`engine`] | the running node, and the short conversations with an authority that need none |
-//! | `cli` | the commands, their arguments and what they print |
+//! | [`cli`] | the commands, their arguments and what they print |
 
+pub mod cli;
 pub mod control;
 pub mod engine;
 pub mod error;

@@ -1,2 +1,7 @@
-//! The `portolan` command.
-fn main() {}
+//! The command `portolan`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    portolan::cli::run()
+}

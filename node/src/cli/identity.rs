@@ -1,0 +1,304 @@
+//! `portolan identity …`.
+
+use portolan_identity::{Identity, KeyHandle, KeyType, Vault};
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::output::{Answer, card, table};
+use super::{Confirmation, names_to_delete};
+use crate::error::{Error, Result};
+use crate::state::{IdentityRecord, now, random_name};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Make an identity; the first one becomes the default.
+    Create(Create),
+    /// The identifier of an identity, or its whole change history.
+    Show {
+        /// Default: the default identity.
+        name: Option<String>,
+        /// The change history too: what others need in order to verify the identity.
+        #[arg(short, long)]
+        full: bool,
+        /// How to print the change history.
+        #[arg(long, value_name = "ENCODING", requires = "full", default_value = "plain")]
+        encoding: Encoding,
+    },
+    /// All identities of this home.
+    List,
+    /// Show the default identity, or make another one the default.
+    Default { name: Option<String> },
+    /// Delete an identity. Refused while a node uses it. Its key stays in the vault.
+    Delete {
+        #[arg(conflicts_with = "all")]
+        name: Option<String>,
+        /// Every identity of this home.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        confirmation: Confirmation,
+    },
+}
+
+/// How signed data is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Encoding {
+    /// For people.
+    Plain,
+    /// Hexadecimal digits.
+    Hex,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Create {
+    /// Default: a random name.
+    name: Option<String>,
+    /// The vault for its key. Default: the default vault.
+    #[arg(long, value_name = "NAME")]
+    vault: Option<String>,
+    /// Use this key of the vault instead of a new one (hex of the SHA-256 of its public key).
+    #[arg(short, long, value_name = "ID", conflicts_with = "identity")]
+    key_id: Option<String>,
+    /// Take over an identity whose key is in the vault, from its change history in hex.
+    #[arg(long, value_name = "HEX")]
+    identity: Option<String>,
+}
+
+impl Create {
+    fn run(self, context: &Context) -> Result<()> {
+        let home = context.home();
+        let own = if self.key_id.is_none() && self.identity.is_none() {
+            home.create_identity(self.name.as_deref(), self.vault.as_deref(), KeyType::default())?
+        } else {
+            let mut database = home.database()?;
+            let vault_name = match &self.vault {
+                Some(name) => database.vault(name)?.name,
+                None => database.default_vault(now())?.name,
+            };
+            let known = database.identities()?;
+            drop(database);
+            let vault = home.vault(&vault_name)?;
+            let identity = match (&self.key_id, &self.identity) {
+                (Some(key), _) => {
+                    let bytes: [u8; 32] = hex::decode(key)
+                        .ok()
+                        .and_then(|bytes| bytes.try_into().ok())
+                        .ok_or_else(|| Error::invalid("--key-id is not 64 hexadecimal digits"))?;
+                    Identity::create_with_key(&*vault, &KeyHandle::from(bytes), now())
+                        .map_err(|error| Error::failed(format!("the identity cannot be made: {error}")))?
+                }
+                (None, history) => Identity::from_hex(history.as_deref().unwrap_or_default().trim(), None)
+                    .map_err(|error| {
+                        Error::invalid(format!("--identity is not a change history: {error}"))
+                    })?,
+            };
+            let handle = vault
+                .signing_handle(identity.latest_public_key())
+                .map_err(|error| Error::failed(format!("the vault failed: {error}")))?;
+            if !vault
+                .contains(&handle)
+                .map_err(|error| Error::state(error.to_string()))?
+            {
+                return Err(Error::not_found(format!(
+                    "the vault `{vault_name}` does not hold the key of this identity"
+                ))
+                .hint("name the vault that holds it with --vault"));
+            }
+            let name = match &self.name {
+                Some(name) => name.clone(),
+                None => random_name(|name| known.iter().any(|identity| identity.name == name))?,
+            };
+            home.keep_identity(&name, &vault_name, &identity)?
+        };
+        context
+            .terminal
+            .done(format!("The identity `{}` was made.", own.record.name));
+        context
+            .terminal
+            .answer(&short(&own.record).machine(own.record.identifier.clone()))
+    }
+}
+
+fn short(record: &IdentityRecord) -> Answer {
+    let mark = if record.is_default { " (default)" } else { "" };
+    let plain = card(&[
+        ("Identity", format!("{}{mark}", record.name)),
+        ("Identifier", record.identifier.clone()),
+        ("Vault", record.vault.clone()),
+    ]);
+    Answer::new(plain, json_of(record))
+}
+
+fn json_of(record: &IdentityRecord) -> Value {
+    json!({
+        "name": record.name,
+        "identifier": record.identifier,
+        "vault_name": record.vault,
+        "is_default": record.is_default,
+    })
+}
+
+fn full(record: &IdentityRecord, encoding: Encoding) -> Result<Answer> {
+    let history = hex::encode(&record.history);
+    let identity = Identity::decode(&record.history, None)
+        .map_err(|error| Error::state(format!("the identity `{}` is damaged: {error}", record.name)))?;
+    let mut plain = format!("Identifier: {}\n", record.identifier);
+    let mut changes = Vec::new();
+    for (number, change) in identity.changes().enumerate() {
+        let key = format!(
+            "{}: {}",
+            change.public_key.key_type(),
+            hex::encode(change.public_key.as_bytes())
+        );
+        plain.push_str(&format!(
+            "  Change[{number}]:\n    identifier:              {}\n    primary_public_key:      {key}\n    valid from, until (UTC): {} {}\n",
+            change.hash, change.valid_from, change.valid_until
+        ));
+        changes.push(json!({
+            "hash": change.hash.to_string(),
+            "public_key": hex::encode(change.public_key.as_bytes()),
+            "key_type": change.public_key.key_type().to_string(),
+            "valid_from": change.valid_from,
+            "valid_until": change.valid_until,
+        }));
+    }
+    let mut json = json_of(record);
+    if let Value::Object(fields) = &mut json {
+        fields.insert("change_history".into(), json!(history));
+        fields.insert("changes".into(), json!(changes));
+    }
+    Ok(match encoding {
+        Encoding::Hex => Answer::new(history.clone(), json).machine(history),
+        Encoding::Plain => Answer::new(plain.clone(), json).machine(plain.trim_end().to_owned()),
+    })
+}
+
+fn default_or(context: &Context, name: Option<&str>) -> Result<IdentityRecord> {
+    let database = context.home().database()?;
+    match name {
+        Some(name) => database.identity(name),
+        None => database.default_identity()?.ok_or_else(|| {
+            Error::not_found("there is no identity yet").hint("make one: portolan identity create NAME")
+        }),
+    }
+}
+
+/// The node of this home that uses an identity.
+fn user(context: &Context, identity: &str) -> Result<Option<String>> {
+    use crate::state::NodeRole;
+    for name in context.home().node_names()? {
+        // A node that cannot be read is not a reason to refuse.
+        let Ok(spec) = context.home().node_folder(&name)?.spec() else {
+            continue;
+        };
+        let uses = spec.identity == identity
+            || matches!(&spec.role, NodeRole::Project(role) if role.authority_identity == identity);
+        if uses {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+impl Command {
+    pub(super) fn run(self, context: &Context) -> Result<()> {
+        let home = context.home();
+        match self {
+            Command::Create(create) => create.run(context),
+            Command::Show {
+                name,
+                full: wants_full,
+                encoding,
+            } => {
+                let record = default_or(context, name.as_deref())?;
+                let answer = if wants_full {
+                    full(&record, encoding)?
+                } else {
+                    Answer::new(record.identifier.clone(), json_of(&record))
+                        .machine(record.identifier.clone())
+                };
+                context.terminal.answer(&answer)
+            }
+            Command::List => {
+                let identities = home.database()?.identities()?;
+                let rows: Vec<Vec<String>> = identities
+                    .iter()
+                    .map(|identity| {
+                        let mark = if identity.is_default { "default" } else { "" };
+                        vec![
+                            identity.name.clone(),
+                            identity.identifier.clone(),
+                            identity.vault.clone(),
+                            mark.to_owned(),
+                        ]
+                    })
+                    .collect();
+                let plain = if rows.is_empty() {
+                    "There is no identity yet. Make one: portolan identity create NAME".to_owned()
+                } else {
+                    table(&["NAME", "IDENTIFIER", "VAULT", ""], &rows)
+                };
+                let json: Vec<Value> = identities.iter().map(json_of).collect();
+                context.terminal.answer(&Answer::new(plain, json!(json)))
+            }
+            Command::Default { name } => {
+                let name = match name {
+                    Some(name) => {
+                        if home.identity(&name)?.is_default {
+                            return Err(Error::exists(format!("`{name}` is the default identity already")));
+                        }
+                        home.database()?.set_default_identity(&name)?;
+                        context
+                            .terminal
+                            .done(format!("The default identity is now `{name}`."));
+                        name
+                    }
+                    None => default_or(context, None)?.name,
+                };
+                context
+                    .terminal
+                    .answer(&Answer::new(name.clone(), json!({ "name": name })).machine(name))
+            }
+            Command::Delete {
+                name,
+                all,
+                confirmation,
+            } => {
+                let known: Vec<String> = home
+                    .database()?
+                    .identities()?
+                    .into_iter()
+                    .map(|identity| identity.name)
+                    .collect();
+                let names = names_to_delete("identity", name, all, &known)?;
+                if names.is_empty() {
+                    return context
+                        .terminal
+                        .answer(&Answer::new("There is no identity.", json!([])));
+                }
+                for name in &names {
+                    home.identity(name)?;
+                    if let Some(node) = user(context, name)? {
+                        return Err(Error::exists(format!(
+                            "the identity `{name}` is used by the node `{node}`"
+                        ))
+                        .hint(format!("delete the node first: portolan node delete {node}")));
+                    }
+                }
+                context
+                    .terminal
+                    .confirm(confirmation.yes, &format!("Deleting {}", names.join(", ")))?;
+                for name in &names {
+                    home.database()?.delete_identity(name)?;
+                    context
+                        .terminal
+                        .done(format!("The identity `{name}` was deleted."));
+                }
+                let text = format!("Deleted: {}", names.join(", "));
+                context
+                    .terminal
+                    .answer(&Answer::new(text, json!(names)).machine(names.join("\n")))
+            }
+        }
+    }
+}

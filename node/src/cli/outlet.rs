@@ -1,0 +1,240 @@
+//! `portolan tcp-outlet …`.
+
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::output::{Answer, card, table};
+use super::{Confirmation, names_to_delete, policy, values};
+use crate::control::api::{CreateOutlet, OutletStatus, item, path};
+use crate::error::{Error, Result};
+use crate::host_port::{HostPort, Scheme};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Open a portal's end that connects to a TCP service. The service is not asked until someone comes through.
+    Create(Create),
+    /// The outlets of a node.
+    List {
+        /// The node. Default: the default node.
+        #[arg(long, value_name = "NODE", value_parser = values::node)]
+        at: Option<String>,
+    },
+    /// One outlet, with what went wrong last.
+    Show {
+        /// Its name or address. Default: `outlet`.
+        #[arg(default_value = "outlet", value_parser = values::service)]
+        name: String,
+        /// The node. Default: the default node.
+        #[arg(long, value_name = "NODE", value_parser = values::node)]
+        at: Option<String>,
+    },
+    /// Close an outlet and every connection through it.
+    Delete {
+        #[arg(value_parser = values::service, conflicts_with = "all")]
+        name: Option<String>,
+        /// Every outlet of the node.
+        #[arg(long)]
+        all: bool,
+        /// The node. Default: the default node.
+        #[arg(long, value_name = "NODE", value_parser = values::node)]
+        at: Option<String>,
+        #[command(flatten)]
+        confirmation: Confirmation,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Create {
+    /// The outlet's address. Default: `outlet`, or a random one if that is taken.
+    #[arg(value_parser = values::service, conflicts_with = "from")]
+    name: Option<String>,
+    /// The same as NAME.
+    #[arg(long, value_name = "ADDRESS", value_parser = values::service)]
+    from: Option<String>,
+    /// The service: host and port, or only a port of this machine.
+    #[arg(long, value_name = "HOST:PORT", value_parser = values::host_port)]
+    to: HostPort,
+    /// Speak TLS to the service.
+    #[arg(long)]
+    tls: bool,
+    /// The node. Default: the default node, made if there is none.
+    #[arg(long, value_name = "NODE", value_parser = values::node)]
+    at: Option<String>,
+    /// Who may connect. Default: the node's policy for `tcp-outlet`.
+    #[arg(long, visible_alias = "expression", value_name = "POLICY", value_parser = policy::expression)]
+    allow: Option<String>,
+    /// Leave out the portal's own ping and pong.
+    #[arg(long, env = "PORTOLAN_TCP_PORTAL_SKIP_HANDSHAKE", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    skip_handshake: bool,
+    /// Let the system wait for more bytes before it sends (Nagle's algorithm).
+    #[arg(long, env = "PORTOLAN_TCP_PORTAL_ENABLE_NAGLE", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    enable_nagle: bool,
+}
+
+impl Create {
+    async fn run(self, context: &Context) -> Result<()> {
+        if self.to.scheme() == Scheme::Udp {
+            return Err(Error::invalid("an outlet carries TCP, not UDP"));
+        }
+        if self.to.port() == 0 {
+            return Err(Error::invalid("port 0 is not the port of a service"));
+        }
+        if let Some(allow) = &self.allow {
+            policy::warn(context, allow);
+        }
+        let client = context.node(self.at.as_deref()).await?;
+        let request = CreateOutlet {
+            address: self.name.or(self.from),
+            to: self.to.to_string(),
+            tls: self.tls || self.to.scheme() == Scheme::Tls,
+            allow: self.allow,
+            skip_handshake: self.skip_handshake,
+            enable_nagle: self.enable_nagle,
+        };
+        let status: OutletStatus = client.post(path::TCP_OUTLETS, &request).await?;
+        let address = format!("/service/{}", status.address);
+        context.terminal.done(format!(
+            "The outlet {address} of the node `{}` leads to {}.",
+            client.name(),
+            status.to
+        ));
+        if status.policy.is_none() {
+            context.terminal.warn("No policy lets anybody through. Make one: portolan policy create --resource-type tcp-outlet --allow POLICY");
+        }
+        let json = json!({
+            "to": status.to,
+            "worker_addr": address,
+            "payload": Value::Null,
+            "privileged": false,
+            "node_name": client.name(),
+            "policy": status.policy,
+            "tls": status.tls,
+        });
+        context
+            .terminal
+            .answer(&Answer::new(plain(&status, client.name()), json).machine(address))
+    }
+}
+
+fn plain(status: &OutletStatus, node: &str) -> String {
+    let traffic = &status.traffic;
+    card(&[
+        ("Outlet", format!("/service/{}", status.address)),
+        ("Node", node.to_owned()),
+        (
+            "Leads to",
+            if status.tls {
+                format!("{} (TLS)", status.to)
+            } else {
+                status.to.clone()
+            },
+        ),
+        (
+            "Allowed if",
+            status
+                .policy
+                .clone()
+                .unwrap_or_else(|| "nobody: there is no policy".into()),
+        ),
+        (
+            "Connections",
+            format!(
+                "{} open, {} so far, {} failed",
+                status.connections, traffic.connections, traffic.failed
+            ),
+        ),
+        (
+            "Traffic",
+            format!("{} bytes in, {} bytes out", traffic.bytes_up, traffic.bytes_down),
+        ),
+        ("Last failure", status.last_failure.clone().unwrap_or_default()),
+    ])
+}
+
+impl Command {
+    pub(super) async fn run(self, context: &Context) -> Result<()> {
+        match self {
+            Command::Create(create) => create.run(context).await,
+            Command::List { at } => {
+                let outlets: Vec<OutletStatus> = match context.existing_node(at.as_deref())? {
+                    Some(client) => client.get(path::TCP_OUTLETS).await?,
+                    None => Vec::new(),
+                };
+                let rows: Vec<Vec<String>> = outlets
+                    .iter()
+                    .map(|outlet| {
+                        vec![
+                            format!("/service/{}", outlet.address),
+                            outlet.to.clone(),
+                            outlet.connections.to_string(),
+                            outlet.policy.clone().unwrap_or_else(|| "nobody".into()),
+                        ]
+                    })
+                    .collect();
+                let plain = if rows.is_empty() {
+                    "There is no outlet. Open one: portolan tcp-outlet create --to HOST:PORT".to_owned()
+                } else {
+                    table(&["FROM", "TO", "OPEN", "ALLOWED IF"], &rows)
+                };
+                let json: Vec<Value> = outlets
+                    .iter()
+                    .map(|outlet| {
+                        json!({
+                            "from": format!("/service/{}", outlet.address),
+                            "to": outlet.to,
+                            "policy": outlet.policy,
+                            "connections": outlet.connections,
+                            "last_failure": outlet.last_failure,
+                        })
+                    })
+                    .collect();
+                context.terminal.answer(&Answer::new(plain, json!(json)))
+            }
+            Command::Show { name, at } => {
+                let client = context.some_node(at.as_deref())?;
+                let status: OutletStatus = client.get(&item(path::TCP_OUTLETS, &name)).await?;
+                let json = json!({
+                    "node_name": client.name(),
+                    "worker_address": format!("/service/{}", status.address),
+                    "to": status.to,
+                    "tls": status.tls,
+                    "policy": status.policy,
+                    "connections": status.connections,
+                    "last_failure": status.last_failure,
+                    "traffic": status.traffic,
+                });
+                context
+                    .terminal
+                    .answer(&Answer::new(plain(&status, client.name()), json))
+            }
+            Command::Delete {
+                name,
+                all,
+                at,
+                confirmation,
+            } => {
+                let client = context.some_node(at.as_deref())?;
+                let outlets: Vec<OutletStatus> = client.get(path::TCP_OUTLETS).await?;
+                let known: Vec<String> = outlets.into_iter().map(|outlet| outlet.address).collect();
+                let names = names_to_delete("outlet", name, all, &known)?;
+                if !names.is_empty() {
+                    context
+                        .terminal
+                        .confirm(confirmation.yes, &format!("Deleting {}", names.join(", ")))?;
+                }
+                for name in &names {
+                    client.delete(&item(path::TCP_OUTLETS, name)).await?;
+                    context.terminal.done(format!("The outlet `{name}` was deleted."));
+                }
+                let json: Vec<Value> = names
+                    .iter()
+                    .map(|name| json!({ "name": name, "node": client.name() }))
+                    .collect();
+                context.terminal.answer(&Answer::new(
+                    format!("Deleted: {}", names.join(", ")),
+                    json!(json),
+                ))
+            }
+        }
+    }
+}

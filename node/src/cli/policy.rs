@@ -1,0 +1,251 @@
+//! `portolan policy …`.
+
+use portolan_policy::{Policy, Severity};
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::output::{Answer, card, table};
+use super::{Confirmation, names_to_delete, values};
+use crate::control::api::{PolicyStatus, PolicyTarget, RESOURCE_TYPES, SetPolicy, path, policy_item};
+use crate::error::{Error, Result};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Say who may use the resources of a type, or one resource. Replaces an older policy; takes effect at once, on open
+    /// portals too.
+    Create(Create),
+    /// One policy.
+    Show {
+        /// A resource type (tcp-inlet, tcp-outlet, echoer, relay) or the name of a resource.
+        resource: String,
+        /// The node. Default: the default node.
+        #[arg(long, value_name = "NODE", value_parser = values::node)]
+        at: Option<String>,
+    },
+    /// All policies of a node.
+    List {
+        /// Only those of this resource type or name.
+        resource: Option<String>,
+        /// The node. Default: the default node.
+        #[arg(long, value_name = "NODE", value_parser = values::node)]
+        at: Option<String>,
+    },
+    /// Remove a policy. What it protected falls back to the policy of its type; without one, nobody may pass.
+    Delete {
+        /// A resource type or the name of a resource.
+        resource: Option<String>,
+        /// The node. Default: the default node.
+        #[arg(long, value_name = "NODE", value_parser = values::node)]
+        at: Option<String>,
+        /// Every policy of the node.
+        #[arg(long, conflicts_with = "resource")]
+        all: bool,
+        #[command(flatten)]
+        confirmation: Confirmation,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("target").required(true))]
+pub(super) struct Create {
+    /// All resources of this type: tcp-inlet, tcp-outlet, echoer, relay.
+    #[arg(long, value_name = "TYPE", group = "target", value_parser = resource_type)]
+    resource_type: Option<String>,
+    /// One resource, by the name of the inlet or the address of the outlet.
+    #[arg(long, value_name = "NAME", group = "target")]
+    resource: Option<String>,
+    /// Who may pass: `postgres-inlet`, `role=client and not suspended`, or `(= subject.role "client")`.
+    #[arg(long, visible_alias = "expression", value_name = "POLICY", value_parser = expression)]
+    allow: String,
+    /// The node. Default: the default node, made if there is none.
+    #[arg(long, value_name = "NODE", value_parser = values::node)]
+    at: Option<String>,
+}
+
+fn resource_type(text: &str) -> Result<String, String> {
+    if RESOURCE_TYPES.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    let known = RESOURCE_TYPES.join(", ");
+    Err(match crate::state::closest(text, RESOURCE_TYPES) {
+        Some(meant) => {
+            format!("there is no resource type `{text}`; did you mean `{meant}`? (known: {known})")
+        }
+        None => format!("there is no resource type `{text}` (known: {known})"),
+    })
+}
+
+/// A policy as typed: refused here, with the place of the error, if it cannot be read or can never work.
+pub(super) fn expression(text: &str) -> Result<String, String> {
+    let policy = Policy::parse(text).map_err(|error| error.to_string())?;
+    let errors: Vec<String> = policy
+        .check()
+        .iter()
+        .filter(|finding| finding.severity == Severity::Error)
+        .map(ToString::to_string)
+        .collect();
+    if errors.is_empty() {
+        Ok(text.to_owned())
+    } else {
+        Err(errors.join("\n"))
+    }
+}
+
+/// What the check finds questionable, on stderr.
+pub(super) fn warn(context: &Context, text: &str) {
+    let Ok(policy) = Policy::parse(text) else { return };
+    for finding in policy.check() {
+        context
+            .terminal
+            .warn(finding.to_string().trim_start_matches("warning: "));
+    }
+}
+
+/// A positional that is a type or a name (05 §1.9).
+fn target(resource: &str) -> PolicyTarget {
+    if RESOURCE_TYPES.contains(&resource) {
+        PolicyTarget::Type(resource.to_owned())
+    } else {
+        PolicyTarget::Resource(resource.to_owned())
+    }
+}
+
+fn named(target: &PolicyTarget) -> (&'static str, &str) {
+    match target {
+        PolicyTarget::Type(name) => ("type", name),
+        PolicyTarget::Resource(name) => ("resource", name),
+    }
+}
+
+fn record(policy: &PolicyStatus) -> Value {
+    let (kind, name) = named(&policy.target);
+    let (resource_type, resource) = if kind == "type" {
+        (Some(name), None)
+    } else {
+        (None, Some(name))
+    };
+    json!({
+        "resource_type": resource_type,
+        "resource_name": resource,
+        "action": "handle_message",
+        "expression": policy.expression,
+    })
+}
+
+fn shown(policy: &PolicyStatus) -> Answer {
+    let (kind, name) = named(&policy.target);
+    let heading = if kind == "type" { "All of type" } else { "Resource" };
+    let plain = card(&[
+        (heading, name.to_owned()),
+        ("Allowed if", policy.expression.clone()),
+    ]);
+    Answer::new(plain, record(policy)).machine(policy.expression.clone())
+}
+
+impl Command {
+    pub(super) async fn run(self, context: &Context) -> Result<()> {
+        match self {
+            Command::Create(create) => create.run(context).await,
+            Command::Show { resource, at } => {
+                let client = context.some_node(at.as_deref())?;
+                let policy: PolicyStatus = client.get(&policy_item(&target(&resource))).await?;
+                context.terminal.answer(&shown(&policy))
+            }
+            Command::List { resource, at } => {
+                let mut policies: Vec<PolicyStatus> = match context.existing_node(at.as_deref())? {
+                    Some(client) => client.get(path::POLICIES).await?,
+                    None => Vec::new(),
+                };
+                if let Some(resource) = resource {
+                    let target = target(&resource);
+                    policies.retain(|policy| policy.target == target);
+                }
+                let rows: Vec<Vec<String>> = policies
+                    .iter()
+                    .map(|policy| {
+                        let (kind, name) = named(&policy.target);
+                        vec![kind.to_owned(), name.to_owned(), policy.expression.clone()]
+                    })
+                    .collect();
+                let plain = if rows.is_empty() {
+                    "There is no policy.".to_owned()
+                } else {
+                    table(&["OF", "NAME", "ALLOWED IF"], &rows)
+                };
+                let json: Vec<Value> = policies.iter().map(record).collect();
+                context.terminal.answer(&Answer::new(plain, json!(json)))
+            }
+            Command::Delete {
+                resource,
+                at,
+                all,
+                confirmation,
+            } => {
+                let client = context.some_node(at.as_deref())?;
+                let policies: Vec<PolicyStatus> = client.get(path::POLICIES).await?;
+                let known: Vec<String> = policies
+                    .iter()
+                    .map(|policy| named(&policy.target).1.to_owned())
+                    .collect();
+                let targets: Vec<PolicyTarget> = if all {
+                    policies.into_iter().map(|policy| policy.target).collect()
+                } else {
+                    names_to_delete("policy", resource, false, &known)?
+                        .iter()
+                        .map(|name| target(name))
+                        .collect()
+                };
+                let names: Vec<&str> = targets.iter().map(|target| named(target).1).collect();
+                if !names.is_empty() {
+                    context.terminal.confirm(
+                        confirmation.yes,
+                        &format!("Deleting the policy of {}", names.join(", ")),
+                    )?;
+                }
+                for target in &targets {
+                    client.delete(&policy_item(target)).await?;
+                    context
+                        .terminal
+                        .done(format!("The policy of `{}` was deleted.", named(target).1));
+                }
+                context.terminal.answer(&Answer::new(
+                    format!("Deleted: {}", names.join(", ")),
+                    json!(names),
+                ))
+            }
+        }
+    }
+}
+
+impl Create {
+    async fn run(self, context: &Context) -> Result<()> {
+        let target = match (self.resource_type, self.resource) {
+            (Some(kind), _) => PolicyTarget::Type(kind),
+            // The older spelling named a type by --resource, too.
+            (None, Some(resource)) => target(&resource),
+            (None, None) => {
+                return Err(
+                    Error::invalid("what the policy is for was not said").hint("add --resource-type TYPE")
+                );
+            }
+        };
+        warn(context, &self.allow);
+        let client = context.node(self.at.as_deref()).await?;
+        let policy: PolicyStatus = client
+            .put(
+                path::POLICIES,
+                &SetPolicy {
+                    target,
+                    expression: self.allow,
+                },
+            )
+            .await?;
+        let (kind, name) = named(&policy.target);
+        let of = if kind == "type" { "of the type " } else { "" };
+        context.terminal.done(format!(
+            "Who may pass {of}`{name}` of the node `{}` was set.",
+            client.name()
+        ));
+        context.terminal.answer(&shown(&policy))
+    }
+}
