@@ -24,3 +24,22 @@ pub mod multiaddr;
 pub mod state;
 
 pub use error::{Error, ErrorCode, Result};
+
+// For programs that are nodes themselves: everything a node is made of, under one name. `examples/` shows how.
+
+/// Members, tickets and the credentials that an authority issues.
+pub use portolan_authority as authority;
+/// Keys, vaults, identities and credentials.
+pub use portolan_identity as identity;
+/// Policies over attributes.
+pub use portolan_policy as policy;
+/// Inlets and outlets.
+pub use portolan_portal as portal;
+/// Relays and the sessions that keep them alive.
+pub use portolan_relay as relay;
+/// Workers, messages, routes.
+pub use portolan_runtime as runtime;
+/// Encrypted, authenticated channels over any route.
+pub use portolan_secure_channel as secure_channel;
+/// Connections between nodes.
+pub use portolan_tcp as tcp;
