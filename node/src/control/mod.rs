@@ -10,4 +10,5 @@
 
 pub mod api;
 pub mod client;
+pub(crate) mod server;
 pub mod socket;

@@ -57,6 +57,15 @@ pub(crate) struct Appearance {
     pub(crate) reachable: &'static [&'static str],
 }
 
+impl Appearance {
+    fn trust(&self) -> TrustPolicy {
+        match self.authorized.as_slice() {
+            [] => TrustPolicy::Everyone,
+            some => TrustPolicy::identifiers(some.iter().copied()),
+        }
+    }
+}
+
 /// A route that was opened, and what was opened for it. When it is dropped, all of it is closed.
 pub(crate) struct Path {
     node: Node,
@@ -104,12 +113,6 @@ impl Path {
             return Box::pin(std::future::pending());
         }
         Box::pin(async move { select_all(parts).await.0 })
-    }
-
-    /// Give the parts away: they live on until somebody stops them.
-    pub(crate) fn keep(mut self) -> Vec<SecureChannel> {
-        self.sender = None;
-        std::mem::take(&mut self.channels)
     }
 }
 
@@ -168,7 +171,9 @@ impl Connector {
                 if at_start {
                     Ok(())
                 } else {
-                    Err(Error::invalid(format!("{what} can only stand at the start of a route, in {address}")))
+                    Err(Error::invalid(format!(
+                        "{what} can only stand at the start of a route, in {address}"
+                    )))
                 }
             };
             match component {
@@ -197,11 +202,8 @@ impl Connector {
                 }
                 Component::Secure(name) => {
                     path.route.push(Address::local(name));
-                    let trust = match appearance.authorized.as_slice() {
-                        [] => TrustPolicy::Everyone,
-                        some => TrustPolicy::identifiers(some.iter().copied()),
-                    };
-                    self.open_channel(&mut path, trust, appearance).await?;
+                    self.open_channel(&mut path, appearance.trust(), appearance)
+                        .await?;
                 }
                 Component::Tcp(_) | Component::Udp(_) => {
                     return Err(Error::invalid(format!(
@@ -228,7 +230,10 @@ impl Connector {
         self.open_described(path, &project.access_route, expected, appearance)
             .await
             .map_err(|error| Error {
-                message: format!("the project `{}` cannot be reached: {}", project.name, error.message),
+                message: format!(
+                    "the project `{}` cannot be reached: {}",
+                    project.name, error.message
+                ),
                 ..error
             })
     }
@@ -250,7 +255,9 @@ impl Connector {
             match component {
                 Component::Ip4(_) | Component::Ip6(_) | Component::DnsAddr(_) if path.route.is_empty() => {
                     let Some(Component::Tcp(port)) = components.next() else {
-                        return Err(Error::invalid(format!("`{route}` has a host without /tcp/<port>")));
+                        return Err(Error::invalid(format!(
+                            "`{route}` has a host without /tcp/<port>"
+                        )));
                     };
                     let target = socket_address(component, *port)?;
                     self.open_tcp(path, &target, appearance).await?;
@@ -269,6 +276,28 @@ impl Connector {
         }
         self.open_channel(path, TrustPolicy::Identifier(expected), appearance)
             .await
+    }
+
+    /// Open everything that stands in `address`, and a channel to the listener at its end, unless that is the end of a channel
+    /// already.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub(crate) async fn connect_listener(
+        &self,
+        address: &MultiAddr,
+        appearance: &Appearance,
+    ) -> Result<Path> {
+        let mut path = self.connect(address, appearance).await?;
+        let ends_in_channel = path
+            .channel()
+            .is_some_and(|channel| *path.route() == Route::from(channel.address()));
+        if !ends_in_channel {
+            let trust = appearance.trust();
+            self.open_channel(&mut path, trust, appearance).await?;
+        }
+        Ok(path)
     }
 
     /// Open a channel to the listener at the end of a route as project records have it.
@@ -420,6 +449,9 @@ mod tests {
         let address: MultiAddr = "/ip6/::1/tcp/80".parse().unwrap();
         assert_eq!(socket_address(&address.components()[0], 80).unwrap(), "[::1]:80");
         let address: MultiAddr = "/dnsaddr/hub.example/tcp/80".parse().unwrap();
-        assert_eq!(socket_address(&address.components()[0], 80).unwrap(), "hub.example:80");
+        assert_eq!(
+            socket_address(&address.components()[0], 80).unwrap(),
+            "hub.example:80"
+        );
     }
 }

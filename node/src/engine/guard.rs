@@ -88,9 +88,12 @@ impl Guarded {
                 }
                 Err(reason) => Err(Denial(Cow::Owned(reason))),
             },
-            Question::Credential => self.policies.has_credential(peer, now).ok_or(Denial(Cow::Borrowed(
-                "the peer has no valid credential of this project",
-            ))),
+            Question::Credential => self
+                .policies
+                .has_credential(peer, now)
+                .ok_or(Denial(Cow::Borrowed(
+                    "the peer has no valid credential of this project",
+                ))),
         }
     }
 }

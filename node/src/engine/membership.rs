@@ -64,7 +64,11 @@ impl Membership {
     /// # Errors
     ///
     /// When the project's record does not verify, or the node is stopping.
-    pub(crate) fn start(connector: Connector, project: Project, identity: LocalIdentity) -> Result<Arc<Self>> {
+    pub(crate) fn start(
+        connector: Connector,
+        project: Project,
+        identity: LocalIdentity,
+    ) -> Result<Arc<Self>> {
         let authority = authority_of(&project)?;
         let membership = Arc::new(Self {
             project,
@@ -176,7 +180,10 @@ impl Membership {
                     }
                 }
                 Err(failure) => {
-                    tracing::warn!(project = self.project.name, "no credential: {failure}; trying again");
+                    tracing::warn!(
+                        project = self.project.name,
+                        "no credential: {failure}; trying again"
+                    );
                     self.tell(Standing {
                         expires_at: presented.filter(|end| *end > now()),
                         failure: Some(failure),
@@ -259,7 +266,10 @@ pub(crate) fn authority_of(project: &Project) -> Result<Identity> {
     let damaged = |what: &dyn std::fmt::Display| {
         Error::new(
             ErrorCode::NotVerified,
-            format!("the record of the project `{}` cannot be used: {what}", project.name),
+            format!(
+                "the record of the project `{}` cannot be used: {what}",
+                project.name
+            ),
         )
         .hint("enroll again with a fresh ticket: portolan project enroll TICKET")
     };
@@ -285,7 +295,10 @@ pub(crate) async fn fetch(
 ) -> Result<CredentialRecord> {
     let asking = async {
         let route = project.authority_access_route.as_deref().ok_or_else(|| {
-            Error::invalid(format!("the project `{}` has no route to its authority", project.name))
+            Error::invalid(format!(
+                "the project `{}` has no route to its authority",
+                project.name
+            ))
         })?;
         let appearance = Appearance {
             identity: identity.clone(),
@@ -322,12 +335,14 @@ pub(crate) async fn fetch(
         let (credential, verified) = verify(&body, identity.identifier(), authority)?;
         Ok(record(&credential, &verified, &project.credential_scope()))
     };
-    tokio::time::timeout(FETCH_TIMEOUT, asking).await.unwrap_or_else(|_| {
-        Err(Error::timeout(format!(
-            "the authority did not answer within {} s",
-            FETCH_TIMEOUT.as_secs()
-        )))
-    })
+    tokio::time::timeout(FETCH_TIMEOUT, asking)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Error::timeout(format!(
+                "the authority did not answer within {} s",
+                FETCH_TIMEOUT.as_secs()
+            )))
+        })
 }
 
 /// A verified credential as the home keeps it.

@@ -2,19 +2,44 @@
 //!
 //! - [`run_node`]: run a node in this process until it is told to stop.
 //! - [`remote`]: tickets, enrollment, members, single messages.
+//!
+//! A running node is put together from the crates of this repository by `running`; what it is made of and why is told in
+//! `docs/architecture.md`.
+//!
+//! | module | idea |
+//! |---|---|
+//! | `running` | the node: assembled, restored, watched, stopped |
+//! | `core` | what its parts share: how to reach others, who we are, whom we believe |
+//! | `connect` | from a multi-address to a route |
+//! | `membership` | our credential in a project: fetched, kept, renewed |
+//! | `policies`, `guard` | policies compiled once; the rules that ask them for each message |
+//! | `relays`, `inlets`, `outlets` | what the node keeps up |
+//! | `channels`, `services` | what the owner asks for by hand |
+//! | `project_node` | the authority of a project node |
 
+mod channels;
 mod connect;
 mod core;
 mod guard;
+mod inlets;
 mod membership;
+mod outlets;
 mod policies;
+mod project_node;
+mod relays;
 pub mod remote;
+mod running;
+mod services;
 
 use std::future::Future;
+use std::time::Duration;
 
 use crate::control::api::NodeStatus;
-use crate::error::{Error, Result};
+use crate::control::server;
+use crate::error::Result;
 use crate::state::OpenNode;
+
+pub(crate) use self::running::Running;
 
 /// Run `node` in this process until `stop` resolves or `POST /v1/node/stop` arrives, then stop it cleanly.
 ///
@@ -29,8 +54,55 @@ pub async fn run_node(
     ready: impl FnOnce(&NodeStatus) + Send + 'static,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    let _ = (node, ready, stop);
-    Err(Error::failed("this build has no engine yet"))
+    let control = node.control_listener()?;
+    let running = Running::start(node).await?;
+    let result = serve(&running, control, ready, stop).await;
+    running.stop().await;
+    tracing::info!("stopped");
+    result
+}
+
+async fn serve(
+    running: &std::sync::Arc<Running>,
+    control: std::os::unix::net::UnixListener,
+    ready: impl FnOnce(&NodeStatus),
+    stop: impl Future<Output = ()>,
+) -> Result<()> {
+    running.restore().await?;
+    let (hang_up, hung_up) = tokio::sync::oneshot::channel::<()>();
+    let mut server = tokio::spawn(server::serve(control, running.clone(), async {
+        let _ = hung_up.await;
+    }));
+    let status = running.status();
+    tracing::info!(
+        name = status.name,
+        identifier = status.identifier,
+        tcp = status.tcp_listener_address,
+        "ready"
+    );
+    ready(&status);
+    let removals = async {
+        match running.project_node() {
+            Some(project) => {
+                let attributes = running.core.policies.attributes();
+                project
+                    .enforce_removals(running.core.node(), attributes, || running.served_table())
+                    .await;
+            }
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = stop => {}
+        () = running.asked_to_stop() => {}
+        () = running.watch() => {}
+        () = removals => {}
+        _ = &mut server => tracing::error!("the control socket has failed; the node stops"),
+    }
+    // Answers that are on their way arrive; nobody is waited for.
+    let _ = hang_up.send(());
+    let _ = tokio::time::timeout(Duration::from_millis(200), server).await;
+    Ok(())
 }
 
 /// The routes of a self-hosted project whose node is reached at `address` (`host:port`): the project node's secure

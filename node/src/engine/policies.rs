@@ -16,7 +16,8 @@ use portolan_policy::{
 };
 use portolan_runtime::PeerIdentifier;
 
-use crate::control::api::{PolicyStatus, PolicyTarget, RESOURCE_TYPES};
+use super::running::Running;
+use crate::control::api::{PolicyStatus, PolicyTarget, RESOURCE_TYPES, SetPolicy};
 use crate::error::{Error, Result};
 use crate::state::{NodeDatabase, PolicySpec};
 
@@ -240,7 +241,9 @@ impl Policies {
                 });
             }
             Effective::Nobody => {
-                return Err(format!("there is no policy for {kind} `{resource}`, so nobody may pass"));
+                return Err(format!(
+                    "there is no policy for {kind} `{resource}`, so nobody may pass"
+                ));
             }
             Effective::Policy(compiled) => compiled,
         };
@@ -314,11 +317,44 @@ impl Policies {
         let Some(authority) = self.authority() else {
             return Some(u64::MAX);
         };
-        let known = self
-            .attributes
-            .get(&Identifier::from(peer?.0), &authority, now)?;
+        let known = self.attributes.get(&Identifier::from(peer?.0), &authority, now)?;
         Some(known.expires_at.unwrap_or(u64::MAX))
     }
+}
+
+impl Running {
+    /// All policies.
+    pub(crate) fn list_policies(&self) -> Vec<PolicyStatus> {
+        self.core.policies.list()
+    }
+
+    /// One policy.
+    pub(crate) fn policy(&self, target: &PolicyTarget) -> Result<PolicyStatus> {
+        self.core.policies.get(target).ok_or_else(|| unknown(target))
+    }
+
+    /// Set a policy; it counts at once, on open portals too.
+    pub(crate) fn set_policy(&self, request: &SetPolicy) -> Result<PolicyStatus> {
+        self.core
+            .policies
+            .set(self.node.database(), &request.target, &request.expression)
+    }
+
+    /// Forget a policy. Without policy, a resource is closed, unless its type has one.
+    pub(crate) fn delete_policy(&self, target: &PolicyTarget) -> Result<()> {
+        if self.core.policies.delete(self.node.database(), target)? {
+            Ok(())
+        } else {
+            Err(unknown(target))
+        }
+    }
+}
+
+fn unknown(target: &PolicyTarget) -> Error {
+    Error::not_found(match target {
+        PolicyTarget::Type(name) => format!("this node has no policy for the type `{name}`"),
+        PolicyTarget::Resource(name) => format!("this node has no policy for the resource `{name}`"),
+    })
 }
 
 enum Effective<'a> {
@@ -444,7 +480,11 @@ mod tests {
         let policies = self::policies();
         policies.set_authority(Some(authority()));
         assert!(allows(&policies, None).is_err());
-        assert!(allows(&policies, Some(&peer())).unwrap_err().contains("no valid credential"));
+        assert!(
+            allows(&policies, Some(&peer()))
+                .unwrap_err()
+                .contains("no valid credential")
+        );
     }
 
     #[test]
@@ -454,26 +494,49 @@ mod tests {
         let attributes = Attributes::from_pairs([("app", "web")]).unwrap();
         policies
             .attributes
-            .put(&Identifier::from(peer().0), attributes, &authority(), NOW, Some(NOW + 5))
+            .put(
+                &Identifier::from(peer().0),
+                attributes,
+                &authority(),
+                NOW,
+                Some(NOW + 5),
+            )
             .unwrap();
         assert_eq!(allows(&policies, Some(&peer())), Ok(()));
         let before = policies.generation();
         let target = PolicyTarget::Resource("outlet".into());
         let set = |text: &str| {
             let status = checked(&target, text).unwrap();
-            policies.insert(&target, Compiled::stored(&status.expression)).unwrap();
+            policies
+                .insert(&target, Compiled::stored(&status.expression))
+                .unwrap();
         };
         set("app=db");
         assert_ne!(before, policies.generation());
         assert!(allows(&policies, Some(&peer())).unwrap_err().contains("is false"));
         set("app=web");
         assert_eq!(
-            policies.decide(ResourceType::TcpOutlet, "outlet", Issuer::OfNode, Some(&peer()), NOW),
-            Ok(Allowed { until: NOW + 5, unprotected: false })
+            policies.decide(
+                ResourceType::TcpOutlet,
+                "outlet",
+                Issuer::OfNode,
+                Some(&peer()),
+                NOW
+            ),
+            Ok(Allowed {
+                until: NOW + 5,
+                unprotected: false
+            })
         );
         assert!(
             policies
-                .decide(ResourceType::TcpOutlet, "outlet", Issuer::OfNode, Some(&peer()), NOW + 5)
+                .decide(
+                    ResourceType::TcpOutlet,
+                    "outlet",
+                    Issuer::OfNode,
+                    Some(&peer()),
+                    NOW + 5
+                )
                 .is_err()
         );
     }
@@ -486,7 +549,10 @@ mod tests {
         let mut grant = |value: &str| {
             let attributes = Attributes::from_pairs([("ockam-relay", value)]).unwrap();
             let peer = Identifier::from(peer().0);
-            policies.attributes.put(&peer, attributes, &authority(), NOW, None).unwrap();
+            policies
+                .attributes
+                .put(&peer, attributes, &authority(), NOW, None)
+                .unwrap();
             policies.may_register(Some(&self::peer()), "a", NOW).is_ok()
         };
         assert!(grant("a"));
@@ -498,7 +564,10 @@ mod tests {
     #[test]
     fn what_a_user_types_is_checked_and_stored_as_s_expression() {
         let target = PolicyTarget::Type("tcp-outlet".into());
-        assert_eq!(checked(&target, "app=web").unwrap().expression, "(= subject.app \"web\")");
+        assert_eq!(
+            checked(&target, "app=web").unwrap().expression,
+            "(= subject.app \"web\")"
+        );
         assert!(checked(&target, "a.b or").is_err());
         assert!(checked(&target, "(= subject.level 3)").is_err());
         assert!(checked(&PolicyTarget::Type("tcp_outlet".into()), "a").is_err());

@@ -1,0 +1,476 @@
+//! Inlets: where applications enter a portal.
+//!
+//! An inlet listens from the moment it is created, whether or not its outlet can be reached. A session builds the path to the
+//! outlet and builds it again when it is lost; as long as there is none, clients are closed at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use portolan_identity::Identifier;
+use portolan_policy::ResourceType;
+use portolan_portal::{FailureHook, FailureKind, Inlet, InletOptions};
+use portolan_relay::{Connection, SessionMonitor, SessionSettings};
+use portolan_runtime::{Address, Node, Route};
+use tokio::sync::{Notify, watch};
+
+use super::connect::Path;
+use super::core::{Core, identifiers};
+use super::guard::Guard;
+use super::outlets::{last_failure, unsupported};
+use super::policies::{Issuer, checked};
+use super::running::Running;
+use super::services::local_name;
+use crate::control::api::{ConnectionStatus, CreateInlet, InletStatus, PolicyTarget, Traffic};
+use crate::error::{Error, Result};
+use crate::host_port::HostPort;
+use crate::multiaddr::MultiAddr;
+use crate::state::{InletSpec, check_alias, random_name};
+
+/// Limit for connection and channels to the outlet.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// After an outlet has not answered a client: how long the node that it is on may take to answer a ping, until the path is
+/// given up. Without it, a dead path would be noticed by the session's own pings only, half a minute later.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause between attempts to listen, for a stored inlet whose port is taken when the node starts.
+const BIND_RETRY: Duration = Duration::from_secs(2);
+
+/// One inlet that this node wants to have.
+pub(super) struct OpenInlet {
+    spec: InletSpec,
+    issuer: Issuer,
+    failed: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+    /// `None` while its port is taken.
+    listening: Mutex<Option<Listening>>,
+}
+
+struct Listening {
+    inlet: Inlet,
+    /// `None` where the outlet is on this very node: there is no path that could be lost.
+    session: Option<SessionMonitor>,
+}
+
+/// What the session's closure and the status share.
+struct Shared {
+    core: Arc<Core>,
+    to: MultiAddr,
+    identity: Option<String>,
+    authorized: Vec<Identifier>,
+    /// A client got no answer.
+    suspicion: Arc<Notify>,
+    route: Mutex<Option<Route>>,
+    /// Why it does not listen.
+    not_listening: Mutex<Option<String>>,
+}
+
+/// A path in use. When the session drops it, new clients are closed at once.
+struct InUse {
+    shared: Arc<Shared>,
+    inlet: Inlet,
+    _path: Path,
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.inlet
+            .pause("the path to the outlet was lost and is being built again");
+        *self.shared.route.lock() = None;
+    }
+}
+
+impl Shared {
+    async fn connect(self: Arc<Self>, inlet: Inlet) -> Result<Connection> {
+        let path = self.open().await.inspect_err(|error| {
+            inlet.pause(format!("the outlet cannot be reached: {error}"));
+        })?;
+        let transport_route = path.transport_route();
+        let lost = lost(
+            self.core.node().clone(),
+            &path,
+            transport_route.clone(),
+            Arc::clone(&self.suspicion),
+        );
+        *self.route.lock() = Some(path.route().clone());
+        inlet.connect(path.route().clone());
+        let used = InUse {
+            shared: Arc::clone(&self),
+            inlet,
+            _path: path,
+        };
+        Ok(Connection::new(transport_route, lost).keep(used))
+    }
+
+    async fn open(&self) -> Result<Path> {
+        let appearance = self
+            .core
+            .appearance(
+                &self.to,
+                self.identity.as_deref(),
+                &self.authorized,
+                CONNECT_TIMEOUT,
+            )
+            .await?;
+        self.core.connector.connect(&self.to, &appearance).await
+    }
+}
+
+/// Resolves when the path is lost: a part of it has ended, or a client got no answer and the node at its end does not answer
+/// a ping either.
+fn lost(
+    node: Node,
+    path: &Path,
+    transport_route: Route,
+    suspicion: Arc<Notify>,
+) -> impl Future<Output = String> + Send + 'static {
+    let ended = path.lost();
+    async move {
+        let silent = async {
+            loop {
+                suspicion.notified().await;
+                let mut echo = transport_route.clone();
+                echo.push(Address::local("echo"));
+                let ping = node.send_and_receive_within::<Vec<u8>, Vec<u8>>(PROBE_TIMEOUT, echo, vec![0]);
+                if ping.await.is_err() {
+                    return "the node at the other end does not answer".to_owned();
+                }
+            }
+        };
+        tokio::select! {
+            reason = ended => reason,
+            reason = silent => reason,
+        }
+    }
+}
+
+impl OpenInlet {
+    fn new(core: &Arc<Core>, spec: InletSpec, to: MultiAddr, issuer: Issuer) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            core: Arc::clone(core),
+            to,
+            identity: spec.identity.clone(),
+            authorized: identifiers(&spec.authorized)?,
+            suspicion: Arc::default(),
+            route: Mutex::default(),
+            not_listening: Mutex::default(),
+        });
+        Ok(Self {
+            spec,
+            issuer,
+            failed: Arc::default(),
+            shared,
+            listening: Mutex::default(),
+        })
+    }
+
+    fn options(&self) -> InletOptions {
+        let guard = Guard::policy(
+            &self.shared.core.policies,
+            ResourceType::TcpInlet,
+            &self.spec.alias,
+            self.issuer,
+        );
+        let (failed, suspicion) = (Arc::clone(&self.failed), Arc::clone(&self.shared.suspicion));
+        let hook: FailureHook = Arc::new(move |failure| {
+            failed.fetch_add(1, Ordering::Relaxed);
+            if failure.kind == FailureKind::NoAnswer {
+                suspicion.notify_one();
+            }
+        });
+        InletOptions {
+            incoming: guard.incoming(),
+            outgoing: guard.outgoing(),
+            enable_nagle: self.spec.enable_nagle,
+            on_failure: Some(hook),
+            ..InletOptions::default()
+        }
+    }
+
+    /// Bind the socket. The bind is the test whether the port is free.
+    async fn bind(&self) -> Result<Inlet> {
+        let from = &self.spec.from;
+        let node = self.shared.core.node();
+        Inlet::start(node, from, self.options()).await.map_err(|error| {
+            let portolan_runtime::Error::Io { source, .. } = &error else {
+                return Error::failed(error.to_string());
+            };
+            match source.kind() {
+                std::io::ErrorKind::AddrInUse => {
+                    Error::exists(format!("{from} is in use by another process"))
+                        .hint("choose another port, or 0 for a free one")
+                }
+                std::io::ErrorKind::AddrNotAvailable => {
+                    Error::invalid(format!("{from} is not an address of this machine"))
+                }
+                std::io::ErrorKind::PermissionDenied => {
+                    Error::invalid(format!("this user may not listen on {from}"))
+                        .hint("choose a port above 1023")
+                }
+                _ => Error::failed(error.to_string()),
+            }
+        })
+    }
+
+    /// Begin to look for a path.
+    fn listen(&self, inlet: Inlet) -> Result<()> {
+        *self.shared.not_listening.lock() = None;
+        let local = self.shared.to.components().iter().all(|component| {
+            matches!(
+                component,
+                crate::multiaddr::Component::Service(_) | crate::multiaddr::Component::Worker(_)
+            )
+        });
+        let session = if local {
+            let mut route = Route::new();
+            for component in self.shared.to.components() {
+                if let crate::multiaddr::Component::Service(name)
+                | crate::multiaddr::Component::Worker(name) = component
+                {
+                    route.push(Address::local(name));
+                }
+            }
+            *self.shared.route.lock() = Some(route.clone());
+            inlet.connect(route);
+            None
+        } else {
+            let mut settings = SessionSettings::default();
+            if self.spec.retry_wait_ms > 0 {
+                settings.longest_delay = Duration::from_millis(self.spec.retry_wait_ms);
+                settings.first_delay = settings.first_delay.min(settings.longest_delay);
+            }
+            let (shared, listening) = (Arc::clone(&self.shared), inlet.clone());
+            let session = SessionMonitor::start(self.shared.core.node(), settings, move || {
+                Arc::clone(&shared).connect(listening.clone())
+            })
+            .map_err(|error| Error::failed(error.to_string()))?;
+            Some(session)
+        };
+        *self.listening.lock() = Some(Listening { inlet, session });
+        Ok(())
+    }
+
+    fn session(&self) -> Option<watch::Receiver<portolan_relay::SessionStatus>> {
+        self.listening
+            .lock()
+            .as_ref()?
+            .session
+            .as_ref()
+            .map(SessionMonitor::status)
+    }
+
+    fn status(&self) -> InletStatus {
+        let listening = self.listening.lock();
+        let session = listening
+            .as_ref()
+            .and_then(|listening| listening.session.as_ref())
+            .map(SessionMonitor::current);
+        let is_up = match (&*listening, &session) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(_), Some(session)) => session.is_up(),
+        };
+        let portal = listening.as_ref().map(|listening| listening.inlet.status());
+        let down = self
+            .shared
+            .not_listening
+            .lock()
+            .clone()
+            .or_else(|| Some(session.as_ref()?.reason.as_ref()?.to_string()));
+        let client = portal.and_then(|status| last_failure(status));
+        InletStatus {
+            alias: self.spec.alias.clone(),
+            bind_addr: listening.as_ref().map_or_else(
+                || self.spec.from.clone(),
+                |listening| listening.inlet.local().to_string(),
+            ),
+            outlet_addr: self.spec.to.clone(),
+            outlet_route: self.shared.route.lock().as_ref().map(ToString::to_string),
+            worker_addr: listening
+                .as_ref()
+                .map(|listening| local_name(listening.inlet.address())),
+            status: if is_up {
+                ConnectionStatus::Up
+            } else {
+                ConnectionStatus::Down
+            },
+            // While it is down, why it is; else what happened to a client last.
+            last_failure: if is_up { client.or(down) } else { down.or(client) },
+            policy: self
+                .shared
+                .core
+                .policies
+                .in_force(ResourceType::TcpInlet, &self.spec.alias, self.issuer),
+            connections: portal.map_or(0, |status| status.open()),
+            traffic: portal.map_or_else(Traffic::default, |status| Traffic {
+                connections: status.total(),
+                failed: self.failed.load(Ordering::Relaxed),
+                bytes_up: status.from_application(),
+                bytes_down: status.to_application(),
+            }),
+        }
+    }
+}
+
+impl Running {
+    /// Bring back a stored inlet. If its port is taken at this moment, it is tried again until it is free.
+    pub(super) async fn restore_inlet(self: &Arc<Self>, spec: InletSpec) {
+        let alias = spec.alias.clone();
+        let made = async {
+            let to = MultiAddr::from_argument(&spec.to)?;
+            let issuer = self.core.issuer(&to).await?;
+            OpenInlet::new(&self.core, spec, to, issuer)
+        };
+        let inlet = match made.await {
+            Ok(inlet) => Arc::new(inlet),
+            Err(error) => {
+                tracing::error!(inlet = alias, "a stored inlet cannot be restored: {error}");
+                return;
+            }
+        };
+        self.inlets.lock().insert(alias.clone(), Arc::clone(&inlet));
+        if let Err(error) = Self::try_listen(&inlet).await {
+            tracing::error!(
+                inlet = alias,
+                "a stored inlet cannot listen, and will be tried again: {error}"
+            );
+            let inlet = Arc::downgrade(&inlet);
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(BIND_RETRY).await;
+                    let Some(inlet) = inlet.upgrade() else { return };
+                    if inlet.shared.core.node().is_stopping() || Self::try_listen(&inlet).await.is_ok() {
+                        return;
+                    }
+                }
+            });
+        }
+    }
+
+    async fn try_listen(inlet: &Arc<OpenInlet>) -> Result<()> {
+        let listening = match inlet.bind().await {
+            Ok(listening) => inlet.listen(listening),
+            Err(error) => Err(error),
+        };
+        listening.inspect_err(|error| *inlet.shared.not_listening.lock() = Some(error.to_string()))
+    }
+
+    /// Have an inlet from now on.
+    pub(crate) async fn create_inlet(self: &Arc<Self>, request: CreateInlet) -> Result<InletStatus> {
+        unsupported(request.skip_handshake, false)?;
+        let from: HostPort = request
+            .from
+            .parse()
+            .map_err(|error| Error::invalid(format!("`{}`: {error}", request.from)))?;
+        let to = MultiAddr::from_argument(&request.to)?;
+        if to.is_empty() {
+            return Err(Error::invalid("the route to the outlet is empty"));
+        }
+        self.adopt_project();
+        // One at a time, so that of two requests for one alias the second sees the first.
+        let _turn = self.creating_inlets.lock().await;
+        let is_taken = |alias: &str| self.inlets.lock().contains_key(alias);
+        let alias = match request.alias {
+            Some(alias) => {
+                check_alias("inlets", &alias)?;
+                if let Some(other) = self.inlets.lock().get(&alias) {
+                    return Err(Error::exists(format!(
+                        "this node already has an inlet named `{alias}`, at {}",
+                        other.spec.from
+                    ))
+                    .hint(format!("delete it first: portolan tcp-inlet delete {alias}")));
+                }
+                alias
+            }
+            None => random_name(is_taken)?,
+        };
+        let target = PolicyTarget::Resource(alias.clone());
+        if let Some(expression) = &request.allow {
+            checked(&target, expression)?;
+        }
+        if let Some(name) = &request.identity {
+            self.core.identity(Some(name)).await?;
+        }
+        let issuer = self.core.issuer(&to).await?;
+        let spec = InletSpec {
+            alias: alias.clone(),
+            from: from.to_string(),
+            to: to.to_string(),
+            identity: request.identity,
+            authorized: request.authorized,
+            retry_wait_ms: request.retry_wait_ms,
+            skip_handshake: request.skip_handshake,
+            enable_nagle: request.enable_nagle,
+        };
+        let mut inlet = OpenInlet::new(&self.core, spec, to, issuer)?;
+        let listening = inlet.bind().await?;
+        // What the system chose is kept, so that the inlet is at the same place after a restart.
+        inlet.spec.from = listening.local().to_string();
+        let database = self.node.database();
+        let written = request
+            .allow
+            .as_ref()
+            .map_or(Ok(()), |expression| {
+                self.core.policies.set(database, &target, expression).map(|_| ())
+            })
+            .and_then(|()| database.put_inlet(&inlet.spec));
+        if let Err(error) = written {
+            listening.stop_and_wait().await;
+            if request.allow.is_some() {
+                let _ = self.core.policies.delete(database, &target);
+            }
+            return Err(error);
+        }
+        inlet.listen(listening)?;
+        let inlet = Arc::new(inlet);
+        self.inlets.lock().insert(alias, Arc::clone(&inlet));
+        drop(_turn);
+        let limit = Duration::from_millis(request.wait_ms);
+        if let Some(mut session) = inlet.session().filter(|_| !limit.is_zero()) {
+            let _ = tokio::time::timeout(limit, session.wait_for(portolan_relay::SessionStatus::is_up)).await;
+        }
+        Ok(inlet.status())
+    }
+
+    /// All inlets, sorted by alias.
+    pub(crate) fn inlets(&self) -> Vec<InletStatus> {
+        self.inlets.lock().values().map(|inlet| inlet.status()).collect()
+    }
+
+    /// One inlet.
+    pub(crate) fn inlet(&self, alias: &str) -> Result<InletStatus> {
+        self.inlets
+            .lock()
+            .get(alias)
+            .map(|inlet| inlet.status())
+            .ok_or_else(|| unknown(alias))
+    }
+
+    /// Close an inlet and its connections; its policy goes with it. Its port is free when this returns.
+    pub(crate) async fn delete_inlet(&self, alias: &str) -> Result<()> {
+        let inlet = {
+            let mut inlets = self.inlets.lock();
+            if !inlets.contains_key(alias) {
+                return Err(unknown(alias));
+            }
+            let database = self.node.database();
+            database.delete_inlet(alias)?;
+            self.core
+                .policies
+                .delete(database, &PolicyTarget::Resource(alias.to_owned()))?;
+            inlets.remove(alias)
+        };
+        let listening = inlet.and_then(|inlet| inlet.listening.lock().take());
+        if let Some(Listening { inlet, session }) = listening {
+            inlet.stop_and_wait().await;
+            if let Some(session) = session {
+                session.stop().await;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unknown(alias: &str) -> Error {
+    Error::not_found(format!("this node has no inlet named `{alias}`"))
+}
