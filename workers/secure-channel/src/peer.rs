@@ -167,3 +167,6 @@ fn accept_order(identity: &Identity, order: HistoryOrder) -> Result<(), PeerErro
         HistoryOrder::Conflict => Err(PeerError::ConflictingHistory(*identity.identifier())),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,6 +100,43 @@ async fn a_long_stream_of_large_messages_arrives_in_order() {
 }
 
 #[tokio::test]
+async fn full_load_in_both_directions_blocks_neither() {
+    let pair = Pair::new().await;
+    let at_b = Collector::start(&pair.b.node, "collector");
+    pair.listener.add_consumer(&"collector".into());
+    let channel = pair
+        .a
+        .channels
+        .create(pair.route(), pair.a.options())
+        .await
+        .unwrap();
+    assert!(
+        echo(&pair.a.node, through(channel.address(), &["echo"]), "x")
+            .await
+            .is_some()
+    );
+    let at_a = Collector::start(&pair.a.node, "collector");
+    channel.add_consumer(&"collector".into());
+    let back = pair.b.channels.list()[0].encryptor.clone();
+    const COUNT: usize = 300;
+    let pump = |node: &Node, encryptor: Address| {
+        let mut context = node.context(Address::random()).unwrap();
+        async move {
+            for _ in 0..COUNT {
+                let large = message(through(&encryptor, &["collector"]), &[7; 100_000]);
+                context.send_message(large).await.unwrap();
+            }
+        }
+    };
+    tokio::join!(
+        pump(&pair.a.node, channel.address().clone()),
+        pump(&pair.b.node, back)
+    );
+    eventually("all arrive", || at_a.len() == COUNT && at_b.len() == COUNT).await;
+    pair.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_no_consumer_cannot_be_reached_through_a_channel() {
     let pair = Pair::new().await;
     let collector = Collector::start(&pair.b.node, "private");

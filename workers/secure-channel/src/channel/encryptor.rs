@@ -1,6 +1,7 @@
 //! The worker that messages go into a channel by.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use portolan_runtime::{AccessControl, Address, Context, Envelope, Message, Route, SendError};
 use portolan_runtime::{MailboxOptions, Payload, Result, Stage, WorkerOptions};
@@ -18,6 +19,9 @@ const TAIL: [u8; PAYLOAD_TAIL.len() + TAG_LEN] = {
     tail[0] = PAYLOAD_TAIL[0];
     tail
 };
+
+/// How long a channel that ends waits for its transport to take the last messages.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Seals messages in the buffer that they came in.
 pub(super) struct Encryptor {
@@ -96,11 +100,10 @@ impl Encryptor {
         if let Err(failure) = self.serve(&mut ctx).await {
             tracing::debug!(channel = %ctx.address(), "the channel closes: {failure}");
             self.state.close(failure.reason());
-        } else {
-            self.say_goodbye(&mut ctx);
         }
         // Whoever stops this address means the whole channel.
         let _ = ctx.node().stop_worker(&self.state.decryptor);
+        Box::pin(self.say_goodbye(&mut ctx)).await;
     }
 
     /// Until the worker is asked to stop.
@@ -110,7 +113,10 @@ impl Encryptor {
         loop {
             // The message is gone before anything else is waited for: an idle channel keeps no space for one.
             match self.next(ctx).await {
-                Event::Message(envelope) => self.send(ctx, envelope.message)?,
+                Event::Message(envelope) => {
+                    let sealed = self.seal(envelope.message)?;
+                    ctx.forward(sealed).map_err(Failure::Send)?;
+                }
                 Event::Credential => self.refresh_credentials(ctx)?,
                 Event::Stop => return Ok(()),
             }
@@ -138,8 +144,8 @@ impl Encryptor {
         next.map_or(Event::Stop, Event::Message)
     }
 
-    /// Seals one message and sends it on its way.
-    fn send(&mut self, ctx: &mut Context, message: Message) -> Result<(), Failure> {
+    /// Makes a record of a message, ready to be sent on its way.
+    fn seal(&mut self, message: Message) -> Result<Message, Failure> {
         let Message {
             onward,
             back,
@@ -147,50 +153,40 @@ impl Encryptor {
             ..
         } = message;
         let len = payload.len();
+        let inner = onward.as_slice().get(1..).unwrap_or_default();
         self.head.clear();
         self.head.extend_from_slice(&[0; NONCE_LEN]);
-        put_payload_head(
-            &mut self.head,
-            onward.as_slice().get(1..).unwrap_or_default(),
-            back.as_slice(),
-            len,
-        );
+        put_payload_head(&mut self.head, inner, back.as_slice(), len);
         payload.prepend(&self.head);
         payload.append(&TAIL);
         // The outer return route is empty: the responder takes it for ours (spec 02 §6.3).
-        self.seal_and_forward(ctx, payload, Route::new())?;
+        let sealed = self.seal_in_place(payload, Route::new())?;
         Traffic::count(&self.state.traffic.sent_bytes, len);
-        Ok(())
+        Ok(sealed)
+    }
+
+    /// A record with a message of the channel itself. Its return route names us, as the reference's does; nobody
+    /// reads it.
+    fn seal_control(&mut self, message: &[u8]) -> Result<Message, Failure> {
+        let mut payload = Payload::copy_from(message);
+        payload.prepend(&[0; NONCE_LEN]);
+        payload.append(&[0; TAG_LEN]);
+        self.seal_in_place(payload, Route::from(&self.state.peer.channel))
     }
 
     /// Seals a payload that begins with room for the nonce and ends in room for the tag.
-    fn seal_and_forward(
-        &mut self,
-        ctx: &mut Context,
-        mut payload: Payload,
-        back: Route,
-    ) -> Result<(), Failure> {
+    fn seal_in_place(&mut self, mut payload: Payload, back: Route) -> Result<Message, Failure> {
         self.sealer
             .seal(payload.as_mut_slice())
             .map_err(Failure::Record)?;
+        Traffic::count(&self.state.traffic.sent_messages, 1);
         let onward = self.state.route.lock().clone();
-        let message = Message {
+        Ok(Message {
             onward,
             back,
             payload,
             local: Default::default(),
-        };
-        ctx.forward(message).map_err(Failure::Send)?;
-        Traffic::count(&self.state.traffic.sent_messages, 1);
-        Ok(())
-    }
-
-    /// Sends a message of the channel itself. Its return route names us, as the reference's does; nobody reads it.
-    fn send_control(&mut self, ctx: &mut Context, message: &[u8]) -> Result<(), Failure> {
-        let mut payload = Payload::copy_from(message);
-        payload.prepend(&[0; NONCE_LEN]);
-        payload.append(&[0; TAG_LEN]);
-        self.seal_and_forward(ctx, payload, ctx.address().into())
+        })
     }
 
     /// Shows the peer our current credential, if it has not seen it (spec 02 §6.5).
@@ -205,28 +201,47 @@ impl Encryptor {
         };
         let message = refresh_credentials_message(&credentials.change_history, &[&credential.encode()]);
         credentials.presented = Some(credential);
-        self.send_control(ctx, &message)
+        let sealed = self.seal_control(&message)?;
+        ctx.forward(sealed).map_err(Failure::Send)
     }
 
-    /// Sends what was handed to us before the stop, and then Close, unless it was the peer who closed. Nothing is
-    /// waited for: the node may be stopping.
-    fn say_goodbye(&mut self, ctx: &mut Context) {
+    /// Sends what was handed to us before the stop, and then Close, unless it was the peer who closed.
+    async fn say_goodbye(&mut self, ctx: &mut Context) {
+        let mut last = Vec::new();
         if self
             .state
             .close_reason()
             .is_none_or(|reason| reason == CloseReason::Stopped)
         {
             while let Some(envelope) = ctx.try_next() {
-                if self.send(ctx, envelope.message).is_err() {
-                    break;
-                }
+                last.extend(self.seal(envelope.message).ok());
             }
         }
         self.state.close(CloseReason::Stopped);
-        if self.state.close_reason() != Some(CloseReason::ByPeer)
-            && let Err(failure) = self.send_control(ctx, &CLOSE)
-        {
-            tracing::debug!(channel = %ctx.address(), "the peer is not told that the channel closes: {failure}");
+        if self.state.close_reason() != Some(CloseReason::ByPeer) {
+            last.extend(self.seal_control(&CLOSE).ok());
+        }
+        // A worker that is stopping does not wait for room at the transport; another mailbox can.
+        match ctx.node().context(Address::random()) {
+            Ok(mut mailbox) => {
+                let send = async {
+                    for message in last {
+                        if let Err(error) = mailbox.send_message(message).await {
+                            tracing::debug!(channel = %ctx.address(), "the peer is not told of the end: {error}");
+                            break;
+                        }
+                    }
+                };
+                let _ = tokio::time::timeout(GOODBYE_TIMEOUT, send).await;
+            }
+            // The node is stopping, too.
+            Err(_) => {
+                for message in last {
+                    if ctx.forward(message).is_err() {
+                        break;
+                    }
+                }
+            }
         }
     }
 }
