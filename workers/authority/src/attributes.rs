@@ -1,8 +1,8 @@
 //! Attributes that an authority attests of a member: names and values of text, with limits.
 //!
-//! They end up in a credential, which has to fit a handshake message of 65 535 bytes on every channel that the member opens.
-//! The reference has no limits and lets such a credential fail later, elsewhere, without a reason; here a set that is too
-//! large does not come into being.
+//! They end up in a credential, which has to fit a handshake message of 65 535 bytes on every channel that
+//! the member opens. The reference has no limits and lets such a credential fail later, elsewhere, without a
+//! reason; here a set that is too large does not come into being.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +17,8 @@ pub const MAX_ATTRIBUTES: usize = 64;
 pub const MAX_NAME_LEN: usize = 255;
 /// Bytes of a value.
 pub const MAX_VALUE_LEN: usize = 4096;
-/// Bytes of all names and values together: a quarter of a handshake message, and with the project id that the authority adds
-/// still inside what [`portolan_identity::limits`] lets a credential carry.
+/// Bytes of all names and values together: a quarter of a handshake message, and with the project id that the
+/// authority adds still inside what [`portolan_identity::limits`] lets a credential carry.
 pub const MAX_TOTAL_LEN: usize = 15 * 1024;
 
 /// Grants the right to manage members and tickets when its value is [`ENROLLER`].
@@ -34,9 +34,9 @@ pub const TRUST_CONTEXT_ID: &str = "trust_context_id";
 
 /// Names that no enroller may hand out.
 ///
-/// `identifier` and `has_credential` would override what a policy engine of the reference derives from the channel
-/// (specification 04, D12), `trust_context_id` would replace the project id in the credential, and `project` is how an account
-/// authority marks project administrators.
+/// `identifier` and `has_credential` would override what a policy engine of the reference derives from the
+/// channel (specification 04, D12), `trust_context_id` would replace the project id in the credential, and
+/// `project` is how an account authority marks project administrators.
 pub const RESERVED_NAMES: [&str; 4] = ["identifier", "has_credential", TRUST_CONTEXT_ID, "project"];
 
 /// A set of attributes inside all limits, without reserved names. Sorted by the bytes of the name.
@@ -194,7 +194,8 @@ fn check_pair(name: &str, value: &str) -> Result<(), AttributesError> {
             name: name.to_owned(),
         });
     }
-    // Such a name is an address of another transport, and ends the process of a stock relay node (specification 03 §2.4).
+    // Such a name is an address of another transport, and ends the process of a stock relay node
+    // (specification 03 §2.4).
     if name == RELAY && value.contains('#') {
         return Err(AttributesError::RelayName);
     }

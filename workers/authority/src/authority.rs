@@ -1,7 +1,7 @@
 //! The authority itself: every operation with its rules, as plain functions of caller, request and time.
 //!
-//! Each operation is one transaction, so the right that allows it and the records that it changes are read in the state that it
-//! writes. Nothing here knows of messages or workers; [`crate::services`] does.
+//! Each operation is one transaction, so the right that allows it and the records that it changes are read in
+//! the state that it writes. Nothing here knows of messages or workers; [`crate::services`] does.
 
 use parking_lot::Mutex;
 use portolan_identity::Identifier;
@@ -68,8 +68,8 @@ impl Authority {
         self.roles
     }
 
-    /// Replaces the members that come from the authority's configuration (§4.9): those no longer listed are removed, all others
-    /// are as listed. Call it at every start.
+    /// Replaces the members that come from the authority's configuration (§4.9): those no longer listed are
+    /// removed, all others are as listed. Call it at every start.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -131,7 +131,8 @@ impl Authority {
     /// Creates a one-time code (§4.3).
     ///
     /// # Errors
-    /// [`Refusal`]: not an enroller; grants a role without being administrator; life or count out of range; too many codes.
+    /// [`Refusal`]: not an enroller; grants a role without being administrator; life or count out of range;
+    /// too many codes.
     pub fn create_token(
         &self,
         caller: &Caller,
@@ -214,8 +215,8 @@ impl Authority {
     /// Redeems a one-time code: the caller becomes a member (§4.4).
     ///
     /// # Errors
-    /// [`Refusal`]: already a member (the code is not consumed); unknown, expired, used-up or cancelled code; removed after the
-    /// code was made; too many wrong codes; too many members.
+    /// [`Refusal`]: already a member (the code is not consumed); unknown, expired, used-up or cancelled code;
+    /// removed after the code was made; too many wrong codes; too many members.
     pub fn redeem(&self, caller: &Caller, code: &OneTimeCode, now: u64) -> Result<Admission, Refusal> {
         let peer = &caller.identifier;
         let hash = code.hash();
@@ -223,7 +224,8 @@ impl Authority {
         match &result {
             Ok(admission) => {
                 self.guesses.lock().forget(peer);
-                tracing::info!(caller = %peer, reference = hash.reference(), issued_by = %admission.issued_by, "enrolled");
+                let (reference, issued_by) = (hash.reference(), admission.issued_by);
+                tracing::info!(caller = %peer, reference, %issued_by, "enrolled");
             }
             Err(refusal) => {
                 if matches!(refusal, Refusal::UnknownCode) {
@@ -280,8 +282,8 @@ impl Authority {
     /// Adds a member, or replaces its attributes (§4.6).
     ///
     /// # Errors
-    /// [`Refusal`]: not an enroller; makes or changes an enroller without being administrator; the record is pre-trusted; too many
-    /// members.
+    /// [`Refusal`]: not an enroller; makes or changes an enroller without being administrator; the record is
+    /// pre-trusted; too many members.
     pub fn add_member(
         &self,
         caller: &Caller,
@@ -318,11 +320,12 @@ impl Authority {
         Ok(())
     }
 
-    /// Removes a member, ends the codes that it issued and records the removal. An unknown member is a success, as in the reference.
-    /// Says whether there was one.
+    /// Removes a member, ends the codes that it issued and records the removal. An unknown member is a
+    /// success, as in the reference. Says whether there was one.
     ///
     /// # Errors
-    /// [`Refusal`]: not an enroller; the member is pre-trusted, or an enroller and the caller not an administrator.
+    /// [`Refusal`]: not an enroller; the member is pre-trusted, or an enroller and the caller not an
+    /// administrator.
     pub fn delete_member(&self, caller: &Caller, member: &Identifier, now: u64) -> Result<bool, Refusal> {
         let removed = self.store.write(|tx| {
             let rights = self.rights_in(tx, caller)?;
@@ -396,9 +399,15 @@ impl Authority {
             let (mut members, mut size) = (Vec::new(), 0);
             tx.each_member(|member| {
                 // Names and values are written as arrays of integers, of up to two bytes each.
-                size += 96 + member.attributes.iter().map(|(name, value)| 2 * (name.len() + value.len()) + 10).sum::<usize>();
+                let bytes = member
+                    .attributes
+                    .iter()
+                    .map(|(name, value)| 2 * (name.len() + value.len()) + 10);
+                size += 96 + bytes.sum::<usize>();
                 if size > MAX_LIST_LEN {
-                    return Err(Refusal::Full("the members do not fit one answer; list their identifiers and look at them one by one"));
+                    return Err(Refusal::Full(
+                        "the members do not fit one answer; list their identifiers instead",
+                    ));
                 }
                 members.push(member);
                 Ok(())

@@ -1,8 +1,8 @@
 //! Asking an authority, as the node behind a secure channel to it.
 //!
-//! The caller has opened a channel to the authority and knows that the right identity answered; it gives a [`Context`] and the route
-//! into the channel, which is the channel's encryptor. One channel can carry any number of requests. (A stock client opens one
-//! for each.)
+//! The caller has opened a channel to the authority and knows that the right identity answered; it gives a
+//! [`Context`] and the route into the channel, which is the channel's encryptor. One channel can carry any
+//! number of requests. (A stock client opens one for each.)
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,8 @@ use crate::protocol::{
 };
 use crate::refusal::{CodeRefusal, is_already_member};
 
-/// How long one request waits for its answer unless told otherwise. (A stock client: 120 s, since a stock authority may never answer.)
+/// How long one request waits for its answer unless told otherwise. (A stock client: 120 s, since a stock
+/// authority may never answer.)
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A request to an authority failed.
@@ -78,8 +79,8 @@ pub struct AuthorityClient<'a> {
 }
 
 impl<'a> AuthorityClient<'a> {
-    /// A client that sends into `channel`: the address of the encryptor of a secure channel whose other end is known to be the
-    /// authority, or a longer route that starts with it.
+    /// A client that sends into `channel`: the address of the encryptor of a secure channel whose other end
+    /// is known to be the authority, or a longer route that starts with it.
     pub fn new(ctx: &'a Context, channel: impl Into<Route>) -> Self {
         Self {
             ctx,
@@ -127,7 +128,8 @@ impl<'a> AuthorityClient<'a> {
         }
     }
 
-    /// Fetches the caller's credential and verifies it: that `authority` issued it about `subject` and that it holds at `now`.
+    /// Fetches the caller's credential and verifies it: that `authority` issued it about `subject` and that
+    /// it holds at `now`.
     ///
     /// # Errors
     /// [`ClientError`].

@@ -6,12 +6,13 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 /// Bytes of a code.
 pub const CODE_LEN: usize = 32;
 
-/// 32 random bytes. Whoever presents them first becomes a member, so they are shown by nothing here, `Debug` included, and wiped
-/// when dropped.
+/// 32 random bytes. Whoever presents them first becomes a member, so they are shown by nothing here, `Debug`
+/// included, and wiped when dropped.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct OneTimeCode([u8; CODE_LEN]);
 
-/// SHA-256 of a code: what an authority keeps of it. The code has full entropy, so a plain hash cannot be searched.
+/// SHA-256 of a code: what an authority keeps of it. The code has full entropy, so a plain hash cannot be
+/// searched.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CodeHash([u8; 32]);
 

@@ -1,7 +1,8 @@
 //! How often a peer may present a wrong code.
 //!
-//! A code has 256 bits and is not found by guessing; the limit keeps a peer from filling the log and the disk's queue. It counts per
-//! identity, and identities are free: against floods of fresh ones stand the limits of the secure-channel listener.
+//! A code has 256 bits and is not found by guessing; the limit keeps a peer from filling the log and the
+//! disk's queue. It counts per identity, and identities are free: against floods of fresh ones stand the
+//! limits of the secure-channel listener.
 
 use std::collections::HashMap;
 

@@ -14,13 +14,14 @@ use crate::refusal::Refusal;
 use crate::rules::Caller;
 use crate::store::Revocation;
 
-/// Seconds that a credential lives by default: one hour. Removing a member takes effect at the latest when its credential ends, so it
-/// should end soon; the reference's 30 days are [`portolan_identity::credential::CREDENTIAL_LIFETIME`]. A stock node fetches the next
-/// one two minutes before the end and needs the authority only then and at its start.
+/// Seconds that a credential lives by default: one hour. Removing a member takes effect at the latest when
+/// its credential ends, so it should end soon; the reference's 30 days are
+/// [`portolan_identity::credential::CREDENTIAL_LIFETIME`]. A stock node fetches the next one two minutes
+/// before the end and needs the authority only then and at its start.
 pub const DEFAULT_CREDENTIAL_TTL: u64 = 3600;
 
-/// Shortest life that is issued, in seconds. A stock node takes a credential of 120 s or less as already due for renewal and asks
-/// without pause (§6.1).
+/// Shortest life that is issued, in seconds. A stock node takes a credential of 120 s or less as already due
+/// for renewal and asks without pause (§6.1).
 pub const MIN_CREDENTIAL_TTL: u64 = 180;
 
 /// Longest life that is issued, in seconds: a year.
@@ -69,8 +70,8 @@ impl std::fmt::Debug for Issuer {
 }
 
 impl Issuer {
-    /// An issuer that signs as `identity` with keys in `vault`. `identities` is where secure channels keep what they learn of
-    /// peers: a credential says which change of the subject was the latest known.
+    /// An issuer that signs as `identity` with keys in `vault`. `identities` is where secure channels keep
+    /// what they learn of peers: a credential says which change of the subject was the latest known.
     ///
     /// # Errors
     /// [`InvalidSettings`].
@@ -113,7 +114,8 @@ impl Issuer {
         now: u64,
     ) -> Result<CredentialAndPurposeKey, Refusal> {
         let subject = &caller.identifier;
-        // An administrator by credential gets what an administrator needs and none of its own attributes, as in the reference.
+        // An administrator by credential gets what an administrator needs and none of its own attributes, as
+        // in the reference.
         if authority.roles().account_authority && caller.account_admin {
             let attributes = self.attributes([(RELAY, "*"), (TLS_CERTIFICATE, "true")].into_iter())?;
             return self.sign(subject, attributes, now);
@@ -169,8 +171,8 @@ impl Issuer {
     }
 }
 
-/// Credentials of the second in which a member was removed, and earlier ones, are void. One that joined again within that second
-/// gets a credential of the next; verifiers accept a minute of the future.
+/// Credentials of the second in which a member was removed, and earlier ones, are void. One that joined again
+/// within that second gets a credential of the next; verifiers accept a minute of the future.
 fn issue_time(removed: Option<&Revocation>, now: u64) -> u64 {
     match removed {
         Some(removed) if now <= removed.revoked_at => removed.revoked_at.saturating_add(1),

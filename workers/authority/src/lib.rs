@@ -2,13 +2,14 @@
 //!
 //! # Who may use the project?
 //!
-//! A project is a group of identities that trust one more identity, the **authority**, to say what each of them is. What it says are
-//! *attributes*, names and values such as `role = client`; it says them in a signed *credential* that a **member** shows to the
-//! peers of its channels, and policies are written over them. So whoever controls the authority's list of members controls who may
-//! use what.
+//! A project is a group of identities that trust one more identity, the **authority**, to say what each of
+//! them is. What it says are *attributes*, names and values such as `role = client`; it says them in a signed
+//! *credential* that a **member** shows to the peers of its channels, and policies are written over them. So
+//! whoever controls the authority's list of members controls who may use what.
 //!
-//! The list is kept by **enrollers**, members with the attribute `ockam-role = enroller`. They add an identity by its identifier, or,
-//! since a machine that is yet to be set up has no identifier, they make a **ticket**:
+//! The list is kept by **enrollers**, members with the attribute `ockam-role = enroller`. They add an
+//! identity by its identifier, or, since a machine that is yet to be set up has no identifier, they make a
+//! **ticket**:
 //!
 //! ```text
 //!   enroller                       authority                                   new machine
@@ -25,8 +26,8 @@
 //!      │                               │ ── credential ───────────────────────────▶ │
 //! ```
 //!
-//! The ticket is a bearer secret, so it has a life (10 minutes by default) and a number of uses (one by default), and "one" holds
-//! under simultaneous redemption, across restarts and after kill -9.
+//! The ticket is a bearer secret, so it has a life (10 minutes by default) and a number of uses (one by
+//! default), and "one" holds under simultaneous redemption, across restarts and after kill -9.
 //!
 //! Everybody is known by the identity that the secure channel has authenticated. No request says who is asking.
 //!
@@ -48,8 +49,9 @@
 //! | [`services`] | the four services as workers |
 //! | [`client`] | asking an authority over a secure channel |
 //!
-//! Everything above [`services`] is synchronous, takes the time as an argument and knows nothing of messages. The protocol is that of
-//! the specification, part 03; `docs/protocol/authority.md` says what is built and where it differs from the reference.
+//! Everything above [`services`] is synchronous, takes the time as an argument and knows nothing of messages.
+//! The protocol is that of the specification, part 03; `docs/protocol/authority.md` says what is built and
+//! where it differs from the reference.
 
 pub mod api;
 pub mod attributes;

@@ -1,4 +1,5 @@
-//! What a member must know of a project, and the project record that command lines exchange (specification 03 §5.1).
+//! What a member must know of a project, and the project record that command lines exchange (specification 03
+//! §5.1).
 
 use portolan_identity::{ChangeHistory, Identifier, Identity};
 use serde::{Deserialize, Serialize};
@@ -79,8 +80,8 @@ impl Project {
     /// Checks names and routes.
     ///
     /// # Errors
-    /// [`InvalidPart`] for an empty, overlong or unprintable text, a name with a comma, or a route that does not lead to a
-    /// service over an address and a port.
+    /// [`InvalidPart`] for an empty, overlong or unprintable text, a name with a comma, or a route that does
+    /// not lead to a service over an address and a port.
     pub fn new(
         id: impl Into<String>,
         name: impl Into<String>,
@@ -152,8 +153,8 @@ impl Project {
     }
 }
 
-/// The project record as JSON, as `project import` reads it and tickets of the older form carry it. Members that only the hosted
-/// service fills are not kept.
+/// The project record as JSON, as `project import` reads it and tickets of the older form carry it. Members
+/// that only the hosted service fills are not kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProjectRecord {
     /// Id.
@@ -188,7 +189,8 @@ impl ProjectRecord {
     /// Verifies the record as an import does.
     ///
     /// # Errors
-    /// [`InvalidPart`] if a part is missing or cannot be verified, or if the identifier is not that of the history.
+    /// [`InvalidPart`] if a part is missing or cannot be verified, or if the identifier is not that of the
+    /// history.
     pub fn verify(&self) -> Result<Project, InvalidPart> {
         let present =
             |part, text: &Option<String>| text.clone().ok_or_else(|| InvalidPart::new(part, "is missing"));
@@ -215,8 +217,8 @@ impl ProjectRecord {
     }
 }
 
-/// The id that a stock command line gives to a project which it knows by a ticket: the value of the first `service` component of
-/// its route.
+/// The id that a stock command line gives to a project which it knows by a ticket: the value of the first
+/// `service` component of its route.
 pub fn project_id_of_route(route: &str) -> Option<&str> {
     let mut parts = route.strip_prefix('/')?.split('/');
     while let (Some(protocol), Some(value)) = (parts.next(), parts.next()) {

@@ -1,8 +1,8 @@
 //! Bodies of the authority's requests and responses (specification 03 §4.3–§4.6).
 //!
-//! One kind of data has two encodings here, and stock peers reject the wrong one: attributes in requests are `text → text`,
-//! attributes in an [`AttributesEntry`] have names and values as CBOR **arrays of small integers**. (In a credential they are byte
-//! strings; that is `portolan-identity`'s matter.)
+//! One kind of data has two encodings here, and stock peers reject the wrong one: attributes in requests are
+//! `text → text`, attributes in an [`AttributesEntry`] have names and values as CBOR **arrays of small
+//! integers**. (In a credential they are byte strings; that is `portolan-identity`'s matter.)
 
 use std::collections::BTreeMap;
 
@@ -505,8 +505,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_bytes_upset_a_decoder(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..120)) {
-            let _ = (CreateToken::decode(&bytes), decode_code(&bytes), AddMember::decode(&bytes), decode_members(&bytes));
-            let _ = (decode_member_ids(&bytes), AttributesEntry::decode(&mut Decoder::new(&bytes)));
+            let _ = (CreateToken::decode(&bytes), decode_code(&bytes), AddMember::decode(&bytes));
+            let _ = (decode_members(&bytes), decode_member_ids(&bytes), AttributesEntry::decode(&mut Decoder::new(&bytes)));
         }
     }
 }

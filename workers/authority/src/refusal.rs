@@ -1,8 +1,9 @@
 //! Why an authority does not do what it was asked: statuses and sentences, the same on both ends.
 //!
-//! A stock client tells refusals apart by status and text only, and knows one text: a 403 that contains `already a member` is a success for
-//! `project enroll`. The reference gives one and the same answer to expired, used-up and unknown codes; we give each its own
-//! sentence, and our client recognises them ([`Refusal::of_failure`]).
+//! A stock client tells refusals apart by status and text only, and knows one text: a 403 that contains
+//! `already a member` is a success for `project enroll`. The reference gives one and the same answer to
+//! expired, used-up and unknown codes; we give each its own sentence, and our client recognises them
+//! ([`CodeRefusal::of_failure`]).
 
 use portolan_identity::Identifier;
 
@@ -75,7 +76,8 @@ impl Refusal {
         match self {
             Self::BadRequest(_) => Status::BadRequest,
             Self::Internal(_) | Self::Store(_) => Status::InternalServerError,
-            // A stock authority answers 403 here where one would expect 404, 409 or 429, and stock clients know no other.
+            // A stock authority answers 403 here where one would expect 404, 409 or 429, and stock clients
+            // know no other.
             _ => Status::Forbidden,
         }
     }

@@ -11,8 +11,8 @@ use crate::store::Member;
 pub struct Caller {
     /// The peer's identifier.
     pub identifier: Identifier,
-    /// The peer holds an unexpired credential of the account authority that makes it an administrator of this project. Always
-    /// `false` where no account authority is configured.
+    /// The peer holds an unexpired credential of the account authority that makes it an administrator of this
+    /// project. Always `false` where no account authority is configured.
     pub account_admin: bool,
 }
 
@@ -31,8 +31,9 @@ impl Caller {
 pub struct RoleSettings {
     /// Administrators by credential exist.
     pub account_authority: bool,
-    /// Being an enroller is not enough to be an administrator. With an account authority this is the reference's rule; without
-    /// one, where the reference ignores the setting, the enrollers of the authority's own configuration are the administrators.
+    /// Being an enroller is not enough to be an administrator. With an account authority this is the
+    /// reference's rule; without one, where the reference ignores the setting, the enrollers of the
+    /// authority's own configuration are the administrators.
     pub enforce_admin_checks: bool,
 }
 
@@ -98,8 +99,8 @@ impl Rights {
         }
     }
 
-    /// Passes if these rights let their owner change or remove the record `target`. In the reference only removing is guarded, so
-    /// that any enroller can overwrite an administrator's record.
+    /// Passes if these rights let their owner change or remove the record `target`. In the reference only
+    /// removing is guarded, so that any enroller can overwrite an administrator's record.
     pub fn may_change(self, target: &Member) -> Result<(), Refusal> {
         if target.pre_trusted {
             return Err(Refusal::PreTrusted(target.identifier));

@@ -46,7 +46,8 @@ fn new_code(authority: &Authority, uses: u64) -> OneTimeCode {
         .expect("an administrator")
 }
 
-/// Redeems from 20 identities at once and returns how many were admitted; all others must hear that the code is used.
+/// Redeems from 20 identities at once and returns how many were admitted; all others must hear that the code
+/// is used.
 fn redeem_at_once(
     authority_of: impl Fn(u8) -> Authority + Sync,
     shared: Option<&Authority>,

@@ -1,4 +1,5 @@
-//! The services as a member's node meets them: over routes, with a stand-in for the secure channel that says who is calling.
+//! The services as a member's node meets them: over routes, with a stand-in for the secure channel that says
+//! who is calling.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -14,58 +14,27 @@ fn identity() -> Identity {
     Identity::create(&vault, NOW, KeyType::Ed25519).expect("a vault in memory")
 }
 
-/// 10 000 random tickets, in batches: each becomes one `sed` expression over a template of its own line, run by a real shell.
+/// 10 000 random tickets, a hundred for each run of `sed`: one expression and one line of the template each, in double quotes as the
+/// scripts have it.
 #[test]
 fn ten_thousand_tickets_survive_sed_in_a_shell() {
+    const BATCH: usize = 100;
     let identities: Vec<_> = (0..20).map(|_| identity()).collect();
     let folder = tempfile::tempdir().expect("a folder");
     let template = folder.path().join("run.sh");
-    std::fs::write(&template, "ockam project enroll \"$ENROLLMENT_TICKET\"\n").expect("a file");
+    std::fs::write(
+        &template,
+        "ockam project enroll \"$ENROLLMENT_TICKET\"\n".repeat(BATCH),
+    )
+    .expect("a file");
     let mut seen = 0;
     for batch in 0..100usize {
-        let tickets: Vec<Ticket> = (0..100usize)
-            .map(|n| {
-                let (a, b) = (
-                    &identities[(batch + n) % 20],
-                    &identities[(batch * 7 + n * 3) % 20],
-                );
-                let id = format!("p{batch}-{n}");
-                let route = format!(
-                    "/dnsaddr/hub-{n}.example/tcp/{}/service/{id}/service/api",
-                    1024 + n
-                );
-                let name = [
-                    "bank",
-                    "Analysis Corp & Sons",
-                    "it's \"quoted\" $HOME `x` \\1",
-                    "größe",
-                ][n % 4];
-                let project = Project::new(
-                    id,
-                    name,
-                    route,
-                    a.clone(),
-                    b.clone(),
-                    "/ip6/::1/tcp/4001/service/api",
-                )
-                .expect("well-formed");
-                Ticket::new(
-                    project,
-                    OneTimeCode::random().expect("randomness"),
-                    (n % 2 == 0).then_some(NOW + n as u64),
-                )
-            })
-            .collect();
-        let script: String = tickets
-            .iter()
-            .map(|ticket| {
-                format!(
-                    "sed \"s/\\$ENROLLMENT_TICKET/{}/g\" {}\n",
-                    *ticket.to_text(),
-                    template.display()
-                )
-            })
-            .collect();
+        let tickets: Vec<Ticket> = (0..BATCH).map(|n| ticket(&identities, batch, n)).collect();
+        let mut script = "sed".to_owned();
+        for (n, ticket) in (1..).zip(&tickets) {
+            script += &format!(" -e \"{n}s/\\$ENROLLMENT_TICKET/{}/g\"", *ticket.to_text());
+        }
+        script += &format!(" {}\n", template.display());
         let script_path = folder.path().join("batch.sh");
         std::fs::write(&script_path, script).expect("a file");
         let output = Command::new("sh").arg(&script_path).output().expect("a shell");
@@ -97,6 +66,38 @@ fn ten_thousand_tickets_survive_sed_in_a_shell() {
         }
     }
     assert_eq!(seen, 10_000);
+}
+
+fn ticket(identities: &[Identity], batch: usize, n: usize) -> Ticket {
+    let (a, b) = (
+        &identities[(batch + n) % identities.len()],
+        &identities[(batch * 7 + n * 3) % identities.len()],
+    );
+    let id = format!("p{batch}-{n}");
+    let route = format!(
+        "/dnsaddr/hub-{n}.example/tcp/{}/service/{id}/service/api",
+        1024 + n
+    );
+    let name = [
+        "bank",
+        "Analysis Corp & Sons",
+        "it's \"quoted\" $HOME `x` \\1",
+        "größe",
+    ][n % 4];
+    let project = Project::new(
+        id,
+        name,
+        route,
+        a.clone(),
+        b.clone(),
+        "/ip6/::1/tcp/4001/service/api",
+    )
+    .expect("well-formed");
+    Ticket::new(
+        project,
+        OneTimeCode::random().expect("randomness"),
+        (n % 2 == 0).then_some(NOW + n as u64),
+    )
 }
 
 #[test]

@@ -16,8 +16,8 @@ pub struct ErrorBody {
     pub path: Option<String>,
     /// Method of the request.
     pub method: Option<Method>,
-    /// What went wrong, for people. A received one is cut at [`MAX_MESSAGE_LEN`] bytes; the messages of nested causes are
-    /// appended after `: `.
+    /// What went wrong, for people. A received one is cut at [`MAX_MESSAGE_LEN`] bytes; the messages of
+    /// nested causes are appended after `: `.
     pub message: Option<String>,
 }
 
@@ -38,8 +38,9 @@ impl ErrorBody {
         }
     }
 
-    /// Reads what follows the header of a failure, in any of the forms that stock clients accept: text, a byte string of
-    /// UTF-8, or the map. Anything else, or nothing, gives an empty body: the failure itself is already known.
+    /// Reads what follows the header of a failure, in any of the forms that stock clients accept: text, a
+    /// byte string of UTF-8, or the map. Anything else, or nothing, gives an empty body: the failure itself
+    /// is already known.
     pub fn decode_lenient(data: &[u8]) -> Self {
         let mut d = Decoder::new(data);
         let message = match d.datatype() {

@@ -45,8 +45,8 @@ impl Method {
     }
 }
 
-/// How a request ended. There are no other values: a stock client cannot decode a header with an unlisted one, so this type
-/// has no room for it.
+/// How a request ended. There are no other values: a stock client cannot decode a header with an unlisted
+/// one, so this type has no room for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
     /// 200.
@@ -135,8 +135,9 @@ impl RequestHeader {
 
     /// Reads a header from the start of `data`; returns it and the rest.
     ///
-    /// Accepted as stock servers do: unknown keys, key 0, an indefinite-length map, id 0, a missing or `null` method. Beyond
-    /// them, a method that is not known is read as no method, so that the request can still be answered.
+    /// Accepted as stock servers do: unknown keys, key 0, an indefinite-length map, id 0, a missing or `null`
+    /// method. Beyond them, a method that is not known is read as no method, so that the request can still be
+    /// answered.
     ///
     /// # Errors
     /// [`MalformedHeader`], with the fields that were readable before the fault: they go into the answer.

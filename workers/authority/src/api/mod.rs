@@ -1,7 +1,7 @@
 //! The request/response protocol that every service of an authority speaks (specification 03 §1).
 //!
-//! A request is one message to the service, a response one message along the request's return route. The payload of
-//! both is `BARE data( header ‖ body )`: a CBOR header, then the body with nothing in between.
+//! A request is one message to the service, a response one message along the request's return route. The
+//! payload of both is `BARE data( header ‖ body )`: a CBOR header, then the body with nothing in between.
 //!
 //! ```text
 //!   client                                        service
@@ -12,9 +12,9 @@
 //!   Response::decode ◀── payload ───────────────────────────────── Response::encode ───────┘
 //! ```
 //!
-//! **Every request gets an answer.** The reference leaves a client alone with its time-out when a body or an identifier does not
-//! decode; here [`Request::decode`] fails with a [`MalformedRequest`] that knows as much as was readable and makes the 400
-//! out of it.
+//! **Every request gets an answer.** The reference leaves a client alone with its time-out when a body or an
+//! identifier does not decode; here [`Request::decode`] fails with a [`MalformedRequest`] that knows as much
+//! as was readable and makes the 400 out of it.
 //!
 //! Nothing here does input or output, and nothing trusts a length.
 
@@ -27,12 +27,12 @@ pub use error_body::ErrorBody;
 pub(crate) use header::infallible;
 pub use header::{Method, RequestHeader, ResponseHeader, Status};
 
-/// Largest request payload that a service looks at, in bytes. The largest legitimate one, a full set of attributes
-/// ([`crate::attributes`]), takes a quarter of it.
+/// Largest request payload that a service looks at, in bytes. The largest legitimate one, a full set of
+/// attributes ([`crate::attributes`]), takes a quarter of it.
 pub const MAX_REQUEST_LEN: usize = 64 * 1024;
 
-/// Largest response payload that a client looks at, in bytes: that of a transport frame, since the list of members is one
-/// message.
+/// Largest response payload that a client looks at, in bytes: that of a transport frame, since the list of
+/// members is one message.
 pub const MAX_RESPONSE_LEN: usize = 16 * 1024 * 1024;
 
 /// Longest path, in bytes. The longest one in use is `/members/` and an identifier.
@@ -241,7 +241,8 @@ impl Response {
         }
     }
 
-    /// The 400 for a request that came over something else than a secure channel. Its `re` is 0: such a request is not read.
+    /// The 400 for a request that came over something else than a secure channel. Its `re` is 0: such a
+    /// request is not read.
     pub fn secure_channel_required() -> Self {
         let message = Some(SECURE_CHANNEL_REQUIRED.to_owned());
         Self::failure(
@@ -267,8 +268,8 @@ impl Response {
         wrap_data(&header, self.body.as_deref().unwrap_or(&[]))
     }
 
-    /// Reads a payload. For a success the body flag decides whether there is a body; for a failure the flag is ignored and
-    /// whatever follows is the body, as stock clients do.
+    /// Reads a payload. For a success the body flag decides whether there is a body; for a failure the flag
+    /// is ignored and whatever follows is the body, as stock clients do.
     ///
     /// # Errors
     /// A sentence that says what cannot be read.

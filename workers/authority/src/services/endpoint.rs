@@ -1,8 +1,9 @@
 //! What all services share: one request in, one answer out, and no client that can hold up another.
 //!
-//! A request is decoded on the worker's thread and carried out on a thread for blocking work, since it waits for SQLite and for the
-//! disk. Each answer, also that to a malformed request, is sent by a short-lived task of its own: when the asking peer does not take it,
-//! only that task waits, and not for long. The worker itself never waits.
+//! A request is decoded on the worker's thread and carried out on a thread for blocking work, since it waits
+//! for SQLite and for the disk. Each answer, also that to a malformed request, is sent by a short-lived task
+//! of its own: when the asking peer does not take it, only that task waits, and not for long. The worker
+//! itself never waits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,8 +22,8 @@ use crate::api::{Request, Response, Status};
 use crate::refusal::Refusal;
 use crate::rules::Caller;
 
-/// Requests to one service that are being worked on or whose answers are not yet taken. Further ones are dropped: the service is
-/// flooded, and the clients' time-outs are the answer.
+/// Requests to one service that are being worked on or whose answers are not yet taken. Further ones are
+/// dropped: the service is flooded, and the clients' time-outs are the answer.
 const MAX_PENDING: usize = 512;
 
 /// The same for one peer, so that one that floods, or takes no answers, is alone in being dropped.

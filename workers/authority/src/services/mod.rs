@@ -7,11 +7,11 @@
 //! | `credential_issuer` | the credential of a member |
 //! | `direct_authenticator` | members: list, show, add, delete |
 //!
-//! The caller is the authenticated peer of the message's local information and nobody else: a request that did not come out of a secure
-//! channel gets 400, and no field of a request says who is asking.
+//! The caller is the authenticated peer of the message's local information and nobody else: a request that
+//! did not come out of a secure channel gets 400, and no field of a request says who is asking.
 //!
-//! The services must be made consumers of the flow of the secure-channel listener ([`Running::consume`]); nothing else reaches them
-//! from outside.
+//! The services must be made consumers of the flow of the secure-channel listener ([`Running::consume`]);
+//! nothing else reaches them from outside.
 
 mod credential_issuer;
 mod direct_authenticator;

@@ -14,7 +14,8 @@ pub struct Member {
     pub identifier: Identifier,
     /// What the authority attests.
     pub attributes: MemberAttributes,
-    /// Who added the member: an enroller, the creator of the redeemed code, or the authority for pre-trusted ones.
+    /// Who added the member: an enroller, the creator of the redeemed code, or the authority for pre-trusted
+    /// ones.
     pub added_by: Identifier,
     /// When, UTC seconds.
     pub added_at: u64,

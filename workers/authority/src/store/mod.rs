@@ -2,17 +2,19 @@
 //!
 //! # Promises
 //!
-//! - **One writer at a time.** Every change runs inside `BEGIN IMMEDIATE`: what a rule has read is still true when it writes, from
-//!   whichever thread, connection or process the others come. Of any number of simultaneous redemptions of a code that has one use
-//!   left exactly one succeeds.
-//! - **What was answered is on disk.** `synchronous = FULL` in WAL mode: a transaction is flushed before its answer leaves, so
-//!   kill -9 or a power cut never brings a used code back.
+//! - **One writer at a time.** Every change runs inside `BEGIN IMMEDIATE`: what a rule has read is still true
+//!   when it writes, from whichever thread, connection or process the others come. Of any number of
+//!   simultaneous redemptions of a code that has one use left exactly one succeeds.
+//! - **What was answered is on disk.** `synchronous = FULL` in WAL mode: a transaction is flushed before its
+//!   answer leaves, so kill -9 or a power cut never brings a used code back.
 //! - **Nothing grows without bound**: see the constants.
-//! - Rows belong to one authority: several authorities can share a file (in the reference they overwrite each other's members).
-//! - The file is created with mode 0600. A code is kept as its SHA-256 only; who reads the file cannot enroll.
+//! - Rows belong to one authority: several authorities can share a file (in the reference they overwrite each
+//!   other's members).
+//! - The file is created with mode 0600. A code is kept as its SHA-256 only; who reads the file cannot
+//!   enroll.
 //!
-//! A transaction takes well under a millisecond plus one flush of the disk. The store is synchronous; the services of this crate
-//! call it from a thread for blocking work.
+//! A transaction takes well under a millisecond plus one flush of the disk. The store is synchronous; the
+//! services of this crate call it from a thread for blocking work.
 
 mod members;
 mod revocations;
@@ -36,8 +38,8 @@ pub const MAX_MEMBERS: u64 = 100_000;
 /// Codes of one authority that can still be redeemed.
 pub const MAX_OPEN_TOKENS: u64 = 10_000;
 
-/// Codes of one authority that are remembered after their end, so that a refusal can say why. The oldest are forgotten first and
-/// are then answered as unknown.
+/// Codes of one authority that are remembered after their end, so that a refusal can say why. The oldest are
+/// forgotten first and are then answered as unknown.
 pub const MAX_CLOSED_TOKENS: u64 = 20_000;
 
 /// Seconds for which a code is remembered after its end.
@@ -166,8 +168,8 @@ impl Tx<'_> {
         self.authority.as_bytes()
     }
 
-    /// The next number of this authority's sequence. Tokens and removals share it, so that which came first is known even within
-    /// one second.
+    /// The next number of this authority's sequence. Tokens and removals share it, so that which came first
+    /// is known even within one second.
     fn next_serial(&self) -> Result<i64, StoreError> {
         Ok(self.sql.query_row(
             "INSERT INTO authority_serial (authority, last) VALUES (?1, 1)

@@ -1,5 +1,5 @@
-//! Members that were removed: kept so that their old credentials and tickets can be told from those of a later membership, and
-//! so that a node can be told.
+//! Members that were removed: kept so that their old credentials and tickets can be told from those of a
+//! later membership, and so that a node can be told.
 
 use portolan_identity::Identifier;
 use rusqlite::{OptionalExtension, params};

@@ -1,24 +1,26 @@
-//! Enrollment tickets: one text that holds all a machine needs to become a member of a project (specification 03 §3).
+//! Enrollment tickets: one text that holds all a machine needs to become a member of a project (specification
+//! 03 §3).
 //!
-//! A ticket names the project and its authority, with both identities in full so that they can be verified offline, and has
-//! a one-time code in it: **whoever holds the ticket can become a member**. Nothing in this module shows the code, not in `Debug` and
-//! not in an error.
+//! A ticket names the project and its authority, with both identities in full so that they can be verified
+//! offline, and has a one-time code in it: **whoever holds the ticket can become a member**. Nothing in this
+//! module shows the code, not in `Debug` and not in an error.
 //!
 //! # Text
 //!
-//! What we write is [`Ticket::to_text`]: lower-case hex of a comma-separated line. Hex survives every shell, `sed`, YAML and
-//! environment variable unquoted, and a stock 0.150 `project enroll` reads it. The line is
+//! What we write is [`Ticket::to_text`]: lower-case hex of a comma-separated line. Hex survives every shell,
+//! `sed`, YAML and environment variable unquoted, and a stock 0.150 `project enroll` reads it. The line is
 //!
 //! ```text
 //! route , I… , name , code , project history , authority history , authority route , P1.<expiry>.<checksum>
 //! ```
 //!
-//! The first seven fields are those of the reference. A stock reader ignores further ones, so the eighth is ours: a hint when
-//! the ticket ends (UTC seconds, may be empty) and the first 8 bytes of the SHA-256 of everything before the last `.`, so
-//! that a ticket which lost its end or a character on the way is recognised here instead of failing as a dead network.
+//! The first seven fields are those of the reference. A stock reader ignores further ones, so the eighth is
+//! ours: a hint when the ticket ends (UTC seconds, may be empty) and the first 8 bytes of the SHA-256 of
+//! everything before the last `.`, so that a ticket which lost its end or a character on the way is
+//! recognised here instead of failing as a dead network.
 //!
-//! What we read is every form of the reference (§3.2), with white space around it or, in hex, inside it: hex of either case, comma
-//! line, JSON object, and the older JSON object with a whole project record.
+//! What we read is every form of the reference (§3.2), with white space around it or, in hex, inside it: hex
+//! of either case, comma line, JSON object, and the older JSON object with a whole project record.
 
 mod parse;
 mod write;
@@ -76,7 +78,8 @@ pub enum TicketError {
 }
 
 impl Ticket {
-    /// A ticket for `project`. `expires_at` (UTC seconds) is a hint for readers; the authority's own clock decides.
+    /// A ticket for `project`. `expires_at` (UTC seconds) is a hint for readers; the authority's own clock
+    /// decides.
     pub fn new(project: Project, code: OneTimeCode, expires_at: Option<u64>) -> Self {
         Self {
             project,

@@ -44,7 +44,8 @@ fn from_hex(text: &str) -> Result<Zeroizing<String>, TicketError> {
     }
     let even = digits.len() & !1;
     let bytes = hex::decode(&digits[..even]).map_err(|_| TicketError::NotATicket)?;
-    // A decoded multi-byte character that is cut in half is a truncated ticket, anything else that is not text is no ticket.
+    // A decoded multi-byte character that is cut in half is a truncated ticket, anything else that is not
+    // text is no ticket.
     let text = String::from_utf8(bytes).map_err(|e| match e.utf8_error().error_len() {
         None => TicketError::Truncated("it ends in the middle of a character"),
         Some(_) => TicketError::NotATicket,
@@ -114,8 +115,8 @@ fn parse_line(line: &str, further: Further) -> Result<Ticket, TicketError> {
     Ok(Ticket::new(project, read_code(code)?, expires_at))
 }
 
-/// A line without checksum may have lost its end, and then its last route is not whole: a name without value, nothing after the
-/// port, or `/service/ap`.
+/// A line without checksum may have lost its end, and then its last route is not whole: a name without value,
+/// nothing after the port, or `/service/ap`.
 fn check_end(authority_route: &str) -> Result<(), TicketError> {
     const CUT: TicketError = TicketError::Truncated("the authority's route is not complete");
     let parts: Vec<&str> = authority_route.split('/').skip(1).collect();

@@ -40,8 +40,8 @@ struct LegacyTicket<'a> {
 impl Ticket {
     /// The text to hand out: one line of lower-case hex digits and nothing else.
     ///
-    /// It is the hex of [`Ticket::to_line`], or of [`Ticket::to_json`] when the project's id is not the one that a reader of the
-    /// line would take from the route.
+    /// It is the hex of [`Ticket::to_line`], or of [`Ticket::to_json`] when the project's id is not the one
+    /// that a reader of the line would take from the route.
     pub fn to_text(&self) -> Zeroizing<String> {
         let line = if id_in_line(self.project.route()) == Ok(self.project.id()) {
             self.to_line()
@@ -51,8 +51,8 @@ impl Ticket {
         Zeroizing::new(hex::encode(line.as_bytes()))
     }
 
-    /// The comma-separated line that a stock `project ticket` prints, with our eighth field. It has slashes in it and does not
-    /// survive `sed`.
+    /// The comma-separated line that a stock `project ticket` prints, with our eighth field. It has slashes
+    /// in it and does not survive `sed`.
     pub fn to_line(&self) -> Zeroizing<String> {
         let project = self.project();
         let expires_at = self.expires_at.map(|at| at.to_string()).unwrap_or_default();
