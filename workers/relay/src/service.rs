@@ -62,7 +62,8 @@ impl RelayAuthority for AllowEverybody {
 pub struct RelayServiceOptions {
     /// The flows that may reach the service and its relays: of the TCP listener, and of the channel listener.
     pub reachable_from: Vec<Arc<Flow>>,
-    /// Who may send to the service. Default: whoever flow control lets through.
+    /// Who may send to the service. Default: whoever flow control lets through. What is refused here is not told to
+    /// the target; what a [`RelayAuthority`] refuses is.
     pub service_access: AccessControl,
     /// Who may send to a relay. Default: whoever flow control lets through, as the reference does. A node with an
     /// authority should say [`AccessControl::AnyPeer`] or stricter.
