@@ -290,6 +290,24 @@ async fn open_channels_are_limited() {
 }
 
 #[tokio::test]
+async fn routes_that_no_decoder_would_read_are_not_sent() {
+    let path = Path::new();
+    let channel = path.channel(GapPolicy::Close).await;
+    let sent = channel.info().sent_messages;
+    let far = ["hop"; 65];
+    path.node
+        .send_message(message(through(channel.address(), &far), b"x"))
+        .await
+        .unwrap();
+    let mut back = message(through(channel.address(), &["echo"]), b"x");
+    back.back = far.into();
+    path.node.send_message(back).await.unwrap();
+    assert!(path.echo(&channel).await);
+    assert_eq!(channel.info().sent_messages, sent + 1);
+    path.node.stop().await;
+}
+
+#[tokio::test]
 async fn what_was_said_in_one_channel_means_nothing_in_another() {
     let path = Path::new();
     let channel = path.channel(GapPolicy::Close).await;

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use portolan_runtime::{Context, LocalInfo, Message, Route};
+use portolan_runtime::{Context, LocalInfo, MAX_HOPS, Message, Route};
 
 use super::service::{Registration, Shared};
 use super::slots::Slot;
@@ -164,7 +164,8 @@ impl Decryptor {
         let Some((peer, hops)) = route.as_slice().split_last() else {
             return false;
         };
-        if hops == back.as_slice() {
+        // A longer route would be refused by the next decoder, with the connection.
+        if hops == back.as_slice() || back.len() >= MAX_HOPS {
             return false;
         }
         let mut moved = back;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_runtime::{AccessControl, Address, Context, Envelope, Message, Route, SendError};
+use portolan_runtime::{AccessControl, Address, Context, Envelope, MAX_HOPS, Message, Route, SendError};
 use portolan_runtime::{MailboxOptions, Payload, Result, Stage, WorkerOptions};
 use tokio::sync::watch;
 
@@ -74,6 +74,11 @@ impl std::fmt::Display for Failure {
     }
 }
 
+/// Whether the peer's decoder would refuse one of the routes.
+fn is_too_far(message: &Message) -> bool {
+    message.onward.len() > MAX_HOPS + 1 || message.back.len() > MAX_HOPS
+}
+
 impl Encryptor {
     pub(super) fn new(state: Arc<State>, sealer: Sealer, credentials: Option<Credentials>) -> Self {
         Self {
@@ -113,6 +118,9 @@ impl Encryptor {
         loop {
             // The message is gone before anything else is waited for: an idle channel keeps no space for one.
             match self.next(ctx).await {
+                Event::Message(envelope) if is_too_far(&envelope.message) => {
+                    tracing::debug!(channel = %ctx.address(), "a message with a route that nobody would read is dropped");
+                }
                 Event::Message(envelope) => {
                     let sealed = self.seal(envelope.message)?;
                     ctx.forward(sealed).map_err(Failure::Send)?;
@@ -214,7 +222,9 @@ impl Encryptor {
             .is_none_or(|reason| reason == CloseReason::Stopped)
         {
             while let Some(envelope) = ctx.try_next() {
-                last.extend(self.seal(envelope.message).ok());
+                if !is_too_far(&envelope.message) {
+                    last.extend(self.seal(envelope.message).ok());
+                }
             }
         }
         self.state.close(CloseReason::Stopped);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use portolan_runtime::{Address, Context, Envelope, Flow, Node, Stage, SyncWorker, WorkerOptions};
+use portolan_runtime::{Address, Context, Envelope, Flow, MAX_HOPS, Node, Stage, SyncWorker, WorkerOptions};
 
 use super::responder::{self, Accepting};
 use super::service::Shared;
@@ -102,7 +102,8 @@ impl SyncWorker for Listener {
             counts.failed.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         };
-        if !(MIN_MESSAGE_1_LEN..=MAX_MESSAGE_LEN).contains(&message.payload.len()) {
+        let len = message.payload.len();
+        if !(MIN_MESSAGE_1_LEN..=MAX_MESSAGE_LEN).contains(&len) || message.back.len() > MAX_HOPS {
             counts.failed.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
