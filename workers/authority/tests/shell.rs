@@ -96,7 +96,7 @@ fn ticket(identities: &[Identity], batch: usize, n: usize) -> Ticket {
     Ticket::new(
         project,
         OneTimeCode::random().expect("randomness"),
-        (n % 2 == 0).then_some(NOW + n as u64),
+        n.is_multiple_of(2).then_some(NOW + n as u64),
     )
 }
 

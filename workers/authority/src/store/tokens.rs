@@ -230,3 +230,79 @@ impl Tx<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    fn token(n: u8, expires_at: u64) -> Token {
+        Token {
+            hash: CodeHash::from([n; 32]),
+            serial: 0,
+            issued_by: Identifier::from([9; 32]),
+            created_at: 0,
+            expires_at,
+            uses: 1,
+            uses_left: 1,
+            state: TokenState::Open,
+            attributes: MemberAttributes::default(),
+        }
+    }
+
+    #[test]
+    fn an_ended_code_is_remembered_for_a_while_and_then_forgotten() -> Result<(), StoreError> {
+        let store = Store::open_in_memory(Identifier::from([1; 32]))?;
+        store.write(|tx| {
+            assert_eq!(tx.insert_token(&token(1, 100))?, 1);
+            assert_eq!(tx.insert_token(&token(2, 200))?, 2);
+            tx.forget_old_tokens(100 + REMEMBER_TOKEN - 1)?;
+            assert!(tx.token(&CodeHash::from([1; 32]))?.is_some());
+            tx.forget_old_tokens(100 + REMEMBER_TOKEN)?;
+            assert!(tx.token(&CodeHash::from([1; 32]))?.is_none());
+            assert!(tx.token(&CodeHash::from([2; 32]))?.is_some());
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn of_too_many_ended_codes_the_oldest_are_forgotten_and_open_ones_stay() -> Result<(), StoreError> {
+        let store = Store::open_in_memory(Identifier::from([1; 32]))?;
+        store.write(|tx| {
+            for n in 0..MAX_CLOSED_TOKENS + 5 {
+                let mut hash = [0; 32];
+                hash[..8].copy_from_slice(&n.to_be_bytes());
+                tx.insert_token(&Token {
+                    hash: CodeHash::from(hash),
+                    ..token(0, 1 + n)
+                })?;
+            }
+            let now = MAX_CLOSED_TOKENS + 5;
+            tx.insert_token(&token(0xee, now + 1))?;
+            tx.forget_old_tokens(now)?;
+            assert_eq!(tx.count_open_tokens(0)?, MAX_CLOSED_TOKENS + 1);
+            assert_eq!(tx.open_tokens(now)?.len(), 1);
+            assert!(
+                tx.token(&CodeHash::from([0; 32]))?.is_none(),
+                "the one that ended first"
+            );
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn a_code_is_not_used_after_its_end_or_its_cancellation() -> Result<(), StoreError> {
+        let store = Store::open_in_memory(Identifier::from([1; 32]))?;
+        store.write(|tx| {
+            tx.insert_token(&token(1, 100))?;
+            let hash = CodeHash::from([1; 32]);
+            assert!(!tx.use_token(&hash, 100)?);
+            assert!(tx.use_token(&hash, 99)?);
+            assert!(!tx.use_token(&hash, 99)?);
+            tx.insert_token(&token(2, 100))?;
+            assert_eq!(tx.cancel_tokens_of(&Identifier::from([9; 32]))?, 1);
+            assert!(!tx.use_token(&CodeHash::from([2; 32]), 0)?);
+            Ok(())
+        })
+    }
+}
