@@ -64,16 +64,16 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 struct Global {
     /// Print nothing but results and errors.
-    #[arg(short, long, global = true, env = "QUIET", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    #[arg(short, long, global = true, env = "QUIET", hide_env = true, value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     quiet: bool,
     /// Log to stderr; repeat for more (-v info, -vv debug, -vvv trace).
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
     /// Print without colours.
-    #[arg(long, global = true, env = "NO_COLOR", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    #[arg(long, global = true, env = "NO_COLOR", hide_env = true, value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     no_color: bool,
     /// Never ask questions.
-    #[arg(long, global = true, env = "NO_INPUT", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    #[arg(long, global = true, env = "NO_INPUT", hide_env = true, value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     no_input: bool,
     /// The form of the result; without it, people get text and pipes get the shortest useful form.
     #[arg(long, global = true, value_name = "FORMAT")]
@@ -149,7 +149,7 @@ enum Command {
     /// Environment variables that are read.
     Environment(housekeeping::Environment),
     /// What exit codes mean.
-    #[command(long_about = housekeeping::exit_codes_text())]
+    #[command(long_about = housekeeping::exit_codes_text(), help_template = "{about}")]
     ExitCodes(housekeeping::ExitCodes),
     /// The reference of all commands, Markdown.
     #[command(hide = true)]

@@ -15,9 +15,7 @@ use crate::error::{Error, Result};
 /// The form that `--output` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
-    /// For people.
     Plain,
-    /// JSON.
     Json,
 }
 
@@ -214,8 +212,15 @@ impl Terminal {
             return Ok(());
         }
         if !self.can_ask() {
+            // The question starts a line; here it starts a sentence in the middle.
+            let mut letters = question.chars();
+            let first = letters
+                .next()
+                .map(|letter| letter.to_lowercase().to_string())
+                .unwrap_or_default();
             return Err(Error::invalid(format!(
-                "{question} needs a confirmation, and nobody can be asked here"
+                "{first}{} needs a confirmation, and nobody can be asked here",
+                letters.as_str()
             ))
             .hint("add --yes"));
         }

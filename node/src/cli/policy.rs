@@ -241,9 +241,9 @@ impl Create {
             )
             .await?;
         let (kind, name) = named(&policy.target);
-        let of = if kind == "type" { "of the type " } else { "" };
+        let of = if kind == "type" { "every" } else { "the" };
         context.terminal.done(format!(
-            "Who may pass {of}`{name}` of the node `{}` was set.",
+            "The node `{}` has a policy for {of} {name} now.",
             client.name()
         ));
         context.terminal.answer(&shown(&policy))

@@ -5,7 +5,6 @@
 //! closed. So the command waits for an event, not for a time, and a child that dies is noticed at once.
 
 use std::fs::{File, OpenOptions};
-use std::future::Future;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::Stdio;
@@ -203,19 +202,17 @@ async fn wait_for(mut stopped: watch::Receiver<bool>) {
     }
 }
 
-fn end_of_stdin(wanted: bool) -> impl Future<Output = ()> + Send {
-    async move {
-        if !wanted {
-            return std::future::pending().await;
-        }
-        let (ended, waiting) = tokio::sync::oneshot::channel();
-        // A thread of its own: a read from a terminal cannot be cancelled, and must not hold up the end of the process.
-        std::thread::spawn(move || {
-            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-            let _ = ended.send(());
-        });
-        let _ = waiting.await;
+async fn end_of_stdin(wanted: bool) {
+    if !wanted {
+        return std::future::pending().await;
     }
+    let (ended, waiting) = tokio::sync::oneshot::channel();
+    // A thread of its own: a read from a terminal cannot be cancelled, and must not hold up the end of the process.
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = waiting.await;
 }
 
 /// How a node came to be stopped.

@@ -672,7 +672,16 @@ impl Enroll {
                 let project = context.project(self.trust.project.as_deref())?;
                 let identity = context.own_identity(self.trust.identity.as_deref())?;
                 let caller = context.caller(Some(&identity.record.name), project.clone(), self.timeout)?;
-                let credential = remote::fetch_credential(&caller).await?;
+                let credential =
+                    remote::fetch_credential(&caller)
+                        .await
+                        .map_err(|error| match error.code {
+                            ErrorCode::Refused => error.hint(format!(
+                                "use a ticket, or ask an administrator: portolan project-member add {}",
+                                identity.record.identifier
+                            )),
+                            _ => error,
+                        })?;
                 context.terminal.done(format!(
                     "`{}` is a member of the project `{}`.",
                     identity.record.name, project.name
