@@ -477,7 +477,7 @@ async fn a_peer_that_takes_no_answers_holds_nobody_up() {
             messages: 1,
             bytes: 1,
         });
-    let _stuck = hub.node.context(options).expect("a free address");
+    let stuck = hub.node.context(options).expect("a free address");
     let peer = Arc::new(Peer {
         identifier: PeerIdentifier([8; 32]),
         channel: "stuck".into(),
@@ -494,6 +494,7 @@ async fn a_peer_that_takes_no_answers_holds_nobody_up() {
     }
     let ids = tokio::time::timeout(Duration::from_secs(10), hub.client(&ctx, ADMIN).member_ids()).await;
     assert_eq!(ids.expect("in time").expect("an administrator"), [id(ADMIN)]);
+    drop(stuck);
     hub.node.stop().await;
 }
 
