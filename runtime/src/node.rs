@@ -574,6 +574,9 @@ async fn run_sync_worker<W: SyncWorker>(mut ctx: Context, mut worker: W) {
         tracing::warn!(address = %ctx.address(), "a worker could not be initialized: {error}");
         return;
     }
+    if ctx.has_unsent() {
+        ctx.flush().await;
+    }
     while let Some(envelope) = ctx.next().await {
         if let Err(error) = worker.handle(&mut ctx, envelope) {
             tracing::debug!(address = %ctx.address(), "a message could not be handled: {error}");

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use portolan_runtime::{
-    AccessControl, Address, Capacity, Context, Flow, MailboxOptions, Message, Node, Payload, Placement,
-    Stage, WorkerOptions, wire,
+    AccessControl, Address, Capacity, Context, Flow, MAX_HOPS, MailboxOptions, Message, Node, Payload,
+    Placement, Stage, WorkerOptions, wire,
 };
 use smallvec::SmallVec;
 use tokio::io::AsyncWriteExt;
@@ -267,6 +267,11 @@ impl Shared {
 /// alone is lost, not the connection, since its origin may be somebody else than those who use the connection.
 fn encode(mut message: Message, head: &mut Vec<u8>) -> Option<Payload> {
     message.onward.step();
+    if message.onward.len() > MAX_HOPS || message.back.len() > MAX_HOPS {
+        // The peer's decoder would close the connection, which others use too.
+        tracing::debug!("a message with more than {MAX_HOPS} hops is dropped");
+        return None;
+    }
     head.clear();
     head.extend_from_slice(&[0; HEADER]);
     wire::put_message_head(
