@@ -10,6 +10,7 @@ mod demo;
 mod housekeeping;
 mod identity;
 mod inlet;
+mod log;
 mod member;
 mod message;
 mod node;
@@ -160,11 +161,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version go to stdout and are no error; wrong arguments go to stderr.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return wrong_arguments(&error),
     };
     let global = cli.global.clone();
     let terminal = Terminal::new(
@@ -194,31 +191,42 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Nodes log from "info" up, commands only what is asked for. `PORTOLAN_LOG` overrides both.
+/// Nodes log from "info" up, background nodes into their file; commands log only what is asked for.
 fn start_log(cli: &Cli) {
-    let is_node = matches!(&cli.command, Command::Node(command) if command.runs_here())
-        || matches!(&cli.command, Command::Project(command) if command.runs_here());
+    let (is_node, child) = match &cli.command {
+        Command::Node(command) => (command.runs_here(), command.runs_in_background()),
+        Command::Project(command) => (command.runs_here(), None),
+        _ => (false, None),
+    };
     let level = match (cli.global.verbose, is_node) {
         (0, false) => "off",
         (0, true) | (1, _) => "info",
         (2, _) => "debug",
         _ => "trace",
     };
-    let filter = std::env::var("PORTOLAN_LOG")
-        .ok()
-        .filter(|filter| !filter.is_empty());
-    let filter = tracing_subscriber::EnvFilter::try_new(filter.as_deref().unwrap_or(level))
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false);
-    // Fails only if a log was started before, which happens in tests.
-    let _ = if std::env::var("PORTOLAN_LOG_FORMAT").is_ok_and(|format| format == "json") {
-        log.json().try_init()
+    // A home that cannot be opened is reported by the command itself, in a moment.
+    let file = child.and_then(|name| Some(Home::open().ok()?.node_folder(name).ok()?.log()));
+    log::start(level, file.as_deref());
+}
+
+/// Wrong arguments, as JSON if the result was to be JSON.
+fn wrong_arguments(error: &clap::Error) -> ExitCode {
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    let json = words
+        .iter()
+        .any(|word| word == "--output=json" || word == "--compact-output")
+        || words
+            .windows(2)
+            .any(|pair| matches!(pair, [flag, value] if flag == "--output" && value == "json"));
+    if error.use_stderr() && json {
+        let text = error.to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+        Terminal::new(Some(Format::Json), false, false, true, true).error(&Error::invalid(text));
     } else {
-        log.try_init()
-    };
+        // Help and version go to stdout and are no error; wrong arguments go to stderr.
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 impl Cli {

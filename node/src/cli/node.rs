@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -127,6 +127,14 @@ impl Command {
     /// Whether this process becomes a node.
     pub(super) fn runs_here(&self) -> bool {
         matches!(self, Command::Create(create) if create.foreground)
+    }
+
+    /// The node that this process becomes in the background.
+    pub(super) fn runs_in_background(&self) -> Option<&str> {
+        match self {
+            Command::Create(create) if create.child_process => create.name.as_deref(),
+            _ => None,
+        }
     }
 
     pub(super) async fn run(self, context: &Context) -> Result<()> {
@@ -684,6 +692,10 @@ impl Logs {
                 context.terminal.raw(buffer.get(..length).unwrap_or_default())?;
             } else if self.follow {
                 tokio::time::sleep(Duration::from_millis(200)).await;
+                // A log that was moved aside is read to its end; then the new one is.
+                if let Some(next) = successor(&file, &path) {
+                    file = next;
+                }
             } else {
                 return Ok(());
             }
@@ -691,7 +703,7 @@ impl Logs {
     }
 }
 
-fn open_log(path: &PathBuf) -> Result<File> {
+fn open_log(path: &Path) -> Result<File> {
     File::open(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Error::new(
             ErrorCode::NotFound,
@@ -699,6 +711,14 @@ fn open_log(path: &PathBuf) -> Result<File> {
         ),
         _ => Error::state(format!("{} cannot be read: {error}", path.display())),
     })
+}
+
+/// The file that has taken the place of `file` at `path`, if one has.
+fn successor(file: &File, path: &Path) -> Option<File> {
+    use std::os::unix::fs::MetadataExt;
+    let next = File::open(path).ok()?;
+    let (old, new) = (file.metadata().ok()?, next.metadata().ok()?);
+    (old.ino() != new.ino() || old.dev() != new.dev()).then_some(next)
 }
 
 /// Move to where the last `lines` lines begin.

@@ -1,13 +1,16 @@
 //! `portolan policy …`.
 
-use portolan_policy::{Policy, Severity};
+use portolan_policy::{HANDLE_MESSAGE, Policy, Severity, SubjectEnvironment};
 use serde_json::{Value, json};
 
 use super::context::Context;
 use super::output::{Answer, card, table};
 use super::{Confirmation, names_to_delete, values};
-use crate::control::api::{PolicyStatus, PolicyTarget, RESOURCE_TYPES, SetPolicy, path, policy_item};
-use crate::error::{Error, Result};
+use crate::control::api::{
+    InletStatus, OutletStatus, PolicyStatus, PolicyTarget, RESOURCE_TYPES, SetPolicy, item, path, policy_item,
+};
+use crate::control::client::NodeClient;
+use crate::error::{Error, ErrorCode, Result};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -30,6 +33,8 @@ pub(super) enum Command {
         #[arg(long, value_name = "NODE", value_parser = values::node)]
         at: Option<String>,
     },
+    /// Say whether a peer would pass, and why or why not.
+    Explain(Explain),
     /// Remove a policy. What it protected falls back to the policy of its type; without one, nobody may pass.
     Delete {
         /// A resource type or the name of a resource.
@@ -60,6 +65,94 @@ pub(super) struct Create {
     /// The node. Default: the default node, made if there is none.
     #[arg(long, value_name = "NODE", value_parser = values::node)]
     at: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Explain {
+    /// The resource type or the name of the resource whose policy is asked.
+    #[arg(required_unless_present = "allow")]
+    resource: Option<String>,
+    /// Ask this policy instead of one of a node.
+    #[arg(long, visible_alias = "expression", value_name = "POLICY", conflicts_with_all = ["resource", "at"])]
+    allow: Option<String>,
+    /// An attribute in the peer's credential. Can be repeated.
+    #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = values::attribute)]
+    attribute: Vec<(String, String)>,
+    /// The peer's identifier.
+    #[arg(long, value_name = "IDENTIFIER", value_parser = values::identifier)]
+    identifier: Option<String>,
+    /// The peer has no valid credential.
+    #[arg(long, conflicts_with = "attribute")]
+    no_credential: bool,
+    /// The node. Default: the default node.
+    #[arg(long, value_name = "NODE", value_parser = values::node)]
+    at: Option<String>,
+}
+
+/// The policy that counts for a type or a resource: a resource without one of its own has that of its type.
+async fn in_force(client: &NodeClient, resource: &str) -> Result<String> {
+    let none = match client.get::<PolicyStatus>(&policy_item(&target(resource))).await {
+        Ok(policy) => return Ok(policy.expression),
+        Err(error) if error.code == ErrorCode::NotFound => error,
+        Err(error) => return Err(error),
+    };
+    if let Ok(outlet) = client
+        .get::<OutletStatus>(&item(path::TCP_OUTLETS, resource))
+        .await
+    {
+        return outlet.policy.ok_or(none);
+    }
+    if let Ok(inlet) = client.get::<InletStatus>(&item(path::TCP_INLETS, resource)).await {
+        return inlet.policy.ok_or(none);
+    }
+    Err(none)
+}
+
+impl Explain {
+    async fn run(self, context: &Context) -> Result<()> {
+        let (policy, resource) = match (&self.allow, &self.resource) {
+            (Some(text), _) => (
+                Policy::parse(text).map_err(|error| Error::invalid(error.to_string()))?,
+                "resource",
+            ),
+            (None, resource) => {
+                let resource = resource.as_deref().unwrap_or_default();
+                let client = context.some_node(self.at.as_deref())?;
+                let stored = in_force(&client, resource).await?;
+                let policy = Policy::parse_stored(&stored).map_err(|error| {
+                    Error::failed(format!("the policy of `{resource}` cannot be read: {error}"))
+                })?;
+                (policy, resource)
+            }
+        };
+        let attributes = values::attributes(&self.attribute)?;
+        let nobody = format!("I{}", "0".repeat(64));
+        let peer = SubjectEnvironment::new(self.identifier.as_deref().unwrap_or(&nobody))
+            .with_credential(!self.no_credential)
+            .with_attributes(&attributes)
+            .with_resource(resource)
+            .with_action(HANDLE_MESSAGE);
+        let explanation = policy.explain(&peer);
+        let allowed = explanation.decision().is_allowed();
+        let names: Vec<Value> = explanation
+            .bindings()
+            .iter()
+            .map(|binding| json!({ "name": binding.name, "value": binding.value }))
+            .collect();
+        let json = json!({
+            "allowed": allowed,
+            "decision": explanation.decision().to_string(),
+            "expression": policy.to_string(),
+            "names": names,
+        });
+        context
+            .terminal
+            .answer(&Answer::new(explanation.to_string(), json).machine(if allowed {
+                "allow"
+            } else {
+                "deny"
+            }))
+    }
 }
 
 fn resource_type(text: &str) -> Result<String, String> {
@@ -146,6 +239,7 @@ impl Command {
     pub(super) async fn run(self, context: &Context) -> Result<()> {
         match self {
             Command::Create(create) => create.run(context).await,
+            Command::Explain(explain) => explain.run(context).await,
             Command::Show { resource, at } => {
                 let client = context.some_node(at.as_deref())?;
                 let policy: PolicyStatus = client.get(&policy_item(&target(&resource))).await?;

@@ -47,9 +47,17 @@ enum Report {
 pub(crate) async fn start_new(folder: &NodeFolder) -> Result<NodeStatus> {
     match start(folder).await {
         Ok(status) => Ok(status),
-        Err(error) => {
+        Err(mut error) => {
             // Another command may run a node of this name by now; then this fails, as it should.
-            let _ = folder.remove();
+            if folder.remove().is_ok()
+                && error
+                    .hint
+                    .as_deref()
+                    .is_some_and(|hint| hint.contains("node logs"))
+            {
+                // The log is gone with the folder; its last words are in the message.
+                error.hint = None;
+            }
             Err(error)
         }
     }

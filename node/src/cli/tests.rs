@@ -114,6 +114,8 @@ fn the_forms_of_the_manual_are_understood() {
         "portolan policy create --at n1 --resource outlet --allow 'a and b'",
         "portolan policy show tcp-outlet --at n1",
         "portolan policy list",
+        "portolan policy explain tcp-outlet -a role=x --at n1",
+        "portolan policy explain --allow 'a or b' -a b",
         "portolan policy delete tcp-outlet -y",
         "portolan tcp-outlet create db --to db.internal:5432 --tls --allow role=reader --at n1",
         "portolan tcp-outlet create --from /service/db --to [::1]:5432",
