@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::output::{Answer, card, table};
-use super::{Confirmation, names_to_delete, policy, values};
+use super::{Confirmation, names_to_delete, outlet, policy, values};
 use crate::control::api::{ConnectionStatus, CreateInlet, InletStatus, item, path};
 use crate::error::{Error, Result};
 use crate::host_port::{HostPort, Scheme};
@@ -205,13 +205,7 @@ fn plain(status: &InletStatus, node: &str) -> String {
         ("Leads to", status.outlet_addr.clone()),
         ("Status", said(status.status).to_owned()),
         ("Last failure", status.last_failure.clone().unwrap_or_default()),
-        (
-            "Allowed if",
-            status
-                .policy
-                .clone()
-                .unwrap_or_else(|| "nobody: there is no policy".into()),
-        ),
+        ("Allowed if", outlet::allowed(status.policy.as_deref())),
         (
             "Connections",
             format!(

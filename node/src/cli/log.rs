@@ -98,7 +98,9 @@ mod tests {
         let path = folder.path().join("node.log");
         let log = Bounded::open(&path, 1000).unwrap();
         for number in 0..1000 {
-            writeln!(log.make_writer(), "line {number}").unwrap();
+            log.make_writer()
+                .write_all(format!("line {number}\n").as_bytes())
+                .unwrap();
         }
         let read = |path: &Path| std::fs::read_to_string(path).unwrap();
         let (old, new) = (read(&folder.path().join("node.log.1")), read(&path));

@@ -200,8 +200,8 @@ impl Create {
         ));
         if status.project.is_none() {
             context.terminal.note(
-                "It belongs to no project yet: it is reached only by identities that are named with --authorized.\n\
-                 Join a project with `portolan project enroll TICKET`.",
+                "It belongs to no project yet, so its portals are open to everybody who can reach it, unless a policy \
+                 says otherwise.\nJoin a project with `portolan project enroll TICKET`: the node notices by itself.",
             );
         }
         context.terminal.answer(&shown(context, &folder, &status)?)

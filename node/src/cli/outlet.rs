@@ -98,8 +98,15 @@ impl Create {
             client.name(),
             status.to
         ));
-        if status.policy.is_none() {
-            context.terminal.warn("No policy lets anybody through. Make one: portolan policy create --resource-type tcp-outlet --allow POLICY");
+        match status.policy.as_deref() {
+            None => context.terminal.warn(
+                "No policy lets anybody through. Make one: portolan policy create --resource-type tcp-outlet --allow POLICY",
+            ),
+            Some("(= true true)") => context.terminal.warn(
+                "Everybody who can reach this node may come through: it belongs to no project, and no policy says \
+                 otherwise.\nAdd --allow POLICY, or join a project: portolan project enroll TICKET",
+            ),
+            Some(_) => {}
         }
         let json = json!({
             "to": status.to,
@@ -116,6 +123,17 @@ impl Create {
     }
 }
 
+/// A policy for people; `(= true true)` is how the node says that nothing restricts.
+pub(super) fn allowed(policy: Option<&str>) -> String {
+    match policy {
+        None => "nobody: there is no policy".to_owned(),
+        Some("(= true true)") => {
+            "everybody: the node belongs to no project and nobody gave it a policy".to_owned()
+        }
+        Some(policy) => policy.to_owned(),
+    }
+}
+
 fn plain(status: &OutletStatus, node: &str) -> String {
     let traffic = &status.traffic;
     card(&[
@@ -129,13 +147,7 @@ fn plain(status: &OutletStatus, node: &str) -> String {
                 status.to.clone()
             },
         ),
-        (
-            "Allowed if",
-            status
-                .policy
-                .clone()
-                .unwrap_or_else(|| "nobody: there is no policy".into()),
-        ),
+        ("Allowed if", allowed(status.policy.as_deref())),
         (
             "Connections",
             format!(
@@ -167,7 +179,7 @@ impl Command {
                             format!("/service/{}", outlet.address),
                             outlet.to.clone(),
                             outlet.connections.to_string(),
-                            outlet.policy.clone().unwrap_or_else(|| "nobody".into()),
+                            allowed(outlet.policy.as_deref()),
                         ]
                     })
                     .collect();
