@@ -107,10 +107,10 @@ impl Example {
 
     /// All that a program says until it ends by itself, successfully.
     fn run(name: &str, arguments: &[&str]) -> String {
-        Self::start(name, arguments).to_its_end()
+        Self::start(name, arguments).finish()
     }
 
-    fn to_its_end(mut self) -> String {
+    fn finish(mut self) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self
@@ -138,7 +138,7 @@ impl Example {
     fn interrupt(self) -> String {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it still runs");
-        self.to_its_end()
+        self.finish()
     }
 }
 
@@ -216,7 +216,7 @@ fn a_node_without_listener_is_reached_through_a_relay() {
     );
     relay.interrupt();
     target.says("the relay is gone");
-    target.to_its_end();
+    target.finish();
 }
 
 #[test]
