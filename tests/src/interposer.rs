@@ -45,18 +45,11 @@ struct State {
 const SEEN_LIMIT: usize = 64 * 1024 * 1024;
 
 impl Interposer {
-    /// Starts one on a free port. `to` can be told later ([`Interposer::start_later`]).
-    pub fn start(to: SocketAddr) -> Self {
-        let (interposer, tell) = Self::start_later();
-        tell(to);
-        interposer
-    }
-
-    /// Starts one whose destination is told afterwards, for participants that have to know each other's address.
+    /// Starts one on a free port. Nobody needs to listen at `to` yet.
     ///
     /// # Panics
     /// When no port is free.
-    pub fn start_later() -> (Self, impl FnOnce(SocketAddr)) {
+    pub fn start(to: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
         let state = Arc::new(State {
             attack: Mutex::new(Attack::None),
@@ -67,18 +60,16 @@ impl Interposer {
         });
         let interposer = Self {
             address: listener.local_addr().expect("a bound socket has an address"),
-            state,
+            state: state.clone(),
         };
-        let state = interposer.state.clone();
-        (interposer, move |to| {
-            std::thread::spawn(move || {
-                for incoming in listener.incoming().flatten() {
-                    if !state.refusing.load(Ordering::SeqCst) {
-                        let _ = join(incoming, to, &state);
-                    }
+        std::thread::spawn(move || {
+            for incoming in listener.incoming().flatten() {
+                if !state.refusing.load(Ordering::SeqCst) {
+                    let _ = join(incoming, to, &state);
                 }
-            });
-        })
+            }
+        });
+        interposer
     }
 
     /// Sets what happens to the frames from now on.

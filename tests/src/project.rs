@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::interposer::Interposer;
 use crate::{Home, eventually};
 
 /// A relay or an inlet that has all it needs is up within this time.
@@ -59,15 +60,16 @@ impl Project {
         Self { home, address }
     }
 
-    /// Starts a project that listens at one address and tells its members another: behind a forwarded port, or an interposer.
+    /// Starts a project whose members reach it through an interposer, as through a forwarded port.
     ///
     /// # Panics
     /// When `project create` fails.
     #[track_caller]
-    pub fn start_behind(public: SocketAddr) -> Self {
+    pub fn start_behind_an_interposer() -> (Self, Interposer) {
         let home = Home::new();
         let address = free_address();
-        let (listen, public) = (address.to_string(), public.to_string());
+        let link = Interposer::start(address);
+        let (listen, public) = (address.to_string(), link.address.to_string());
         home.ok([
             "project",
             "create",
@@ -77,7 +79,7 @@ impl Project {
             "--public-address",
             &public,
         ]);
-        Self { home, address }
+        (Self { home, address }, link)
     }
 
     /// A ticket made with these further arguments, as a script would take it from standard output.
@@ -240,10 +242,10 @@ impl Member {
         self.home.json(["relay", "show", name])
     }
 
-    /// Whether the relay is up now.
-    #[track_caller]
+    /// Whether the relay is up now. One that was refused may not exist at all.
     pub fn relay_up(&self, name: &str) -> bool {
-        self.show_relay(name)["connection_status"] == "Up"
+        let shown = self.home.run(["relay", "show", name, "--output", "json"]);
+        serde_json::from_str::<Value>(&shown.stdout).is_ok_and(|shown| shown["connection_status"] == "Up")
     }
 
     /// Whether the inlet is connected now.
@@ -277,10 +279,13 @@ impl Member {
     /// Number of live workers of the node.
     ///
     /// # Panics
-    /// When `worker list` fails.
+    /// When `worker list` fails or lists none.
     #[track_caller]
     pub fn workers(&self) -> usize {
-        self.home.json(["worker", "list"]).as_array().map_or(0, Vec::len)
+        let listed = self.home.json(["worker", "list"]);
+        let workers = listed["list"].as_array().map_or(0, Vec::len);
+        assert!(workers > 0, "a running node has workers: {listed}");
+        workers
     }
 
     /// The process of the node.

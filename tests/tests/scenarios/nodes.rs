@@ -224,7 +224,7 @@ fn a_node_listens_on_loopback_only_unless_told_otherwise() {
 }
 
 #[test]
-fn without_a_project_a_node_lets_no_stranger_use_its_services_over_plain_tcp() {
+fn a_stranger_on_plain_tcp_reaches_neither_management_nor_portals_nor_relays() {
     use portolan_tests::raw::{Peer, bare_bytes, message};
     let home = Home::new();
     let address = portolan_tests::project::free_address();

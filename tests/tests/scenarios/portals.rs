@@ -227,7 +227,8 @@ fn a_service_that_resets_a_connection_ends_the_clients_connection() {
     });
     let story = Story::told_with(service);
     let mut client = connect(story.inlet);
-    assert_eq!(ask(&mut client, b"x").unwrap(), b"x");
+    // A reset may overtake what was sent before it.
+    let _ = ask(&mut client, b"x");
     assert!(end_of(&mut client, CLOSED).is_closed());
 }
 
@@ -338,9 +339,7 @@ fn over_a_direct_connection_the_services_connection_ends_with_the_transports() {
 
 /// What a client gets back is right up to where it ends, whatever happens on the way; and afterwards it works again.
 fn under_attack(attack: Attack) {
-    let (link, tell) = Interposer::start_later();
-    let project = Project::start_behind(link.address);
-    tell(project.address);
+    let (project, link) = Project::start_behind_an_interposer();
     let story = Story::told_at(project, Service::echo());
     let mut client = connect(story.inlet);
     client.set_read_timeout(Some(Duration::from_secs(45))).unwrap();
@@ -388,22 +387,30 @@ fn a_replayed_record_delivers_no_byte_twice() {
 }
 
 #[test]
-fn a_side_that_skips_the_portals_handshake_alone_is_no_hang_and_no_hole() {
+fn a_side_that_skips_the_portals_handshake_alone_is_refused_or_closed_and_never_left_hanging() {
     let story = Story::told();
-    let inlet = story
-        .analysis
-        .inlet("skipping", &["--via", "bank", "--skip-handshake"]);
-    let mut client = connect(inlet);
-    // Either the two sides find a way, or the client is closed.
-    match ask(&mut client, b"is anybody there") {
-        Ok(answer) => assert_eq!(answer, b"is anybody there"),
-        Err(error) => assert!(
-            !matches!(
-                error.kind(),
-                std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+    let from = free_address().to_string();
+    let outcome = story.analysis.home.run([
+        "tcp-inlet",
+        "create",
+        "skipping",
+        "--from",
+        &from,
+        "--via",
+        "bank",
+        "--skip-handshake",
+    ]);
+    if outcome.succeeded() {
+        let mut client = connect(from.parse().unwrap());
+        match ask(&mut client, b"is anybody there") {
+            Ok(answer) => assert_eq!(answer, b"is anybody there"),
+            Err(_) => assert!(
+                end_of(&mut client, CLOSED).is_closed(),
+                "the client was left hanging"
             ),
-            "the client was left hanging"
-        ),
+        }
+    } else {
+        outcome.says(&["handshake"]);
     }
     assert!(echoes(story.inlet));
 }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use portolan_tests::interposer::Interposer;
 use portolan_tests::project::UP_LIMIT;
 use portolan_tests::service::echoes;
-use portolan_tests::{Project, Service, eventually, process};
+use portolan_tests::{Project, Service, eventually, process, until};
 
 use crate::story::Story;
 
@@ -109,13 +108,16 @@ fn an_inlet_to_a_relay_that_does_not_exist_is_created_shown_as_down_and_closes_c
     let project = Project::start();
     let analysis = project.member("analysis", &["--attribute", "role=client"]);
     let address = analysis.inlet("inlet", &["--via", "missing", "--connection-wait", "1s"]);
-    let shown = analysis.show_inlet("inlet");
-    assert_eq!(shown["status"], "Down", "{shown}");
-    assert!(
-        shown["last_failure"]
+    assert_eq!(analysis.show_inlet("inlet")["status"], "Down");
+    let reason = until(UP_LIMIT, || {
+        analysis.show_inlet("inlet")["last_failure"]
             .as_str()
-            .is_some_and(|reason| !reason.is_empty()),
-        "{shown}"
+            .map(str::to_owned)
+    });
+    assert!(
+        reason.is_some_and(|reason| !reason.is_empty()),
+        "{}",
+        analysis.show_inlet("inlet")
     );
     let start = std::time::Instant::now();
     let mut client = portolan_tests::service::connect(address);
@@ -160,9 +162,7 @@ fn after_a_restart_of_the_hub_relay_and_inlet_come_back_by_themselves() {
 
 #[test]
 fn a_link_that_is_cut_and_mended_is_used_again() {
-    let (link, tell) = Interposer::start_later();
-    let project = Project::start_behind(link.address);
-    tell(project.address);
+    let (project, link) = Project::start_behind_an_interposer();
     let story = Story::told_at(project, Service::echo());
     assert!(echoes(story.inlet));
     link.cut();
@@ -190,9 +190,7 @@ fn an_inlet_recovers_when_the_outlets_node_is_killed_and_started() {
 
 #[test]
 fn the_hub_sees_no_plaintext() {
-    let (wire, tell) = Interposer::start_later();
-    let project = Project::start_behind(wire.address);
-    tell(project.address);
+    let (project, wire) = Project::start_behind_an_interposer();
     let story = Story::told_at(project, Service::echo());
     let canary = b"canary 8f3a1c in the rows of the bank";
     let mut client = portolan_tests::service::connect(story.inlet);

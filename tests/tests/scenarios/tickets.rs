@@ -219,7 +219,7 @@ fn a_ticket_of_another_project_is_refused_by_the_hub_at_the_same_address() {
     first.home.kill_processes();
     let home = Home::new();
     home.ok(["project", "create", "default", "--tcp-listener-address", &address]);
-    Home::new().fails(["project", "enroll", &foreign]);
+    Home::new().fails(["project", "enroll", &foreign, "--timeout", "15s"]);
 }
 
 #[test]
