@@ -65,6 +65,8 @@ pub(crate) struct Cell {
     pub(crate) stopping: Latch,
     pub(crate) finished: Latch,
     pub(crate) router: Arc<Router>,
+    /// Has no task: it ends when it is asked to.
+    pub(crate) passive: bool,
 }
 
 impl Cell {
@@ -77,6 +79,9 @@ impl Cell {
         if self.stopping.set() {
             self.router.unregister(&self.records);
             self.mailbox.close();
+            if self.passive {
+                self.finish();
+            }
         }
     }
 
@@ -88,6 +93,9 @@ impl Cell {
         children.iter().for_each(|child| child.stop());
         if let Some(parent) = self.parent.upgrade() {
             parent.children.lock().remove(&self.number);
+        }
+        if self.passive {
+            self.router.release(self.number);
         }
         self.finished.set();
     }

@@ -14,8 +14,8 @@ use crate::flow::Flow;
 use crate::mailbox::{Mailbox, PushError};
 use crate::message::{Envelope, Message, Routed};
 use crate::node::Node;
-use crate::router::Record;
-use crate::worker::{Processor, SyncWorker, Worker, WorkerOptions};
+use crate::router::Next;
+use crate::worker::{Passage, Processor, SyncWorker, Worker, WorkerOptions};
 use crate::{Address, Payload, Route};
 
 /// How long [`Context::send_and_receive`] waits for an answer (spec 01 §3).
@@ -100,16 +100,15 @@ impl Context {
     ///
     /// # Errors
     /// As [`Context::forward`].
-    pub fn forward_from(&mut self, index: usize, message: Message) -> Result<(), SendError> {
-        let sender: &Record = match self.cell.records.get(index) {
-            Some(record) => record,
-            None => return Err(SendError::NoRoute),
+    pub fn forward_from(&mut self, index: usize, mut message: Message) -> Result<(), SendError> {
+        let Some(sender) = self.cell.records.get(index) else {
+            return Err(SendError::NoRoute);
         };
-        let target = self.node.router().admit(sender, &message)?;
-        let envelope = Envelope {
-            source: sender.address.clone(),
-            message,
+        let (target, source) = match self.node.router().resolve(&self.node, sender, &mut message)? {
+            Next::Mailbox(target, source) => (target, source),
+            Next::Taken => return Ok(()),
         };
+        let envelope = Envelope { source, message };
         if self.outbox.is_empty() {
             match target.mailbox.try_push(envelope) {
                 Ok(()) => Ok(()),
@@ -318,6 +317,19 @@ impl Context {
     ) -> Result<Address> {
         self.node
             .start_owned_sync_worker(Some(&self.cell), options.into(), worker)
+    }
+
+    /// As [`Context::start_worker`], for a [`Passage`].
+    ///
+    /// # Errors
+    /// If an address is in use or the node is stopping.
+    pub fn start_passage(
+        &self,
+        options: impl Into<WorkerOptions>,
+        passage: Arc<dyn Passage>,
+    ) -> Result<Address> {
+        self.node
+            .start_owned_passage(Some(&self.cell), options.into(), passage)
     }
 
     /// As [`Context::start_worker`], for a [`Processor`].

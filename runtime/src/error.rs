@@ -20,6 +20,9 @@ pub enum SendError {
     /// A rule forbids it.
     #[error(transparent)]
     Refused(Box<RefusedDelivery>),
+    /// The worker there could not send it on.
+    #[error("{0} could not send the message on")]
+    NotPassed(Address),
     /// One handler produced more messages than its outbox holds while a destination was busy.
     #[error("{0} does not take messages fast enough, and the sender's outbox is full")]
     Overloaded(Address),

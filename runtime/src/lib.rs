@@ -86,4 +86,4 @@ pub use node::{Node, NodeBuilder};
 pub use payload::Payload;
 pub use route::{MAX_HOPS, Route};
 pub use router::Refusals;
-pub use worker::{MailboxOptions, Placement, Processor, SyncWorker, Worker, WorkerOptions};
+pub use worker::{MailboxOptions, Passage, Placement, Processor, SyncWorker, Worker, WorkerOptions};

@@ -16,7 +16,7 @@ use crate::flow::Flow;
 use crate::mailbox::Mailbox;
 use crate::message::{Message, Routed};
 use crate::router::{Record, Refusals, Router};
-use crate::worker::{Placement, Processor, SyncWorker, Worker, WorkerOptions};
+use crate::worker::{Passage, Placement, Processor, SyncWorker, Worker, WorkerOptions};
 use crate::{Address, Body, Route};
 
 /// How long the workers of one stage may take to stop before the next stage is stopped.
@@ -164,6 +164,18 @@ impl Node {
         self.start_owned_sync_worker(None, options.into(), worker)
     }
 
+    /// Starts a [`Passage`].
+    ///
+    /// # Errors
+    /// If an address is in use or the node is stopping.
+    pub fn start_passage(
+        &self,
+        options: impl Into<WorkerOptions>,
+        passage: Arc<dyn Passage>,
+    ) -> Result<Address> {
+        self.start_owned_passage(None, options.into(), passage)
+    }
+
     /// Starts a [`Processor`].
     ///
     /// # Errors
@@ -203,7 +215,23 @@ impl Node {
         options: WorkerOptions,
         worker: W,
     ) -> Result<Address> {
-        self.start_owned_task(owner, options, |ctx| run_sync_worker(ctx, worker))
+        match worker.as_passage() {
+            Some(passage) => self.start_owned_passage(owner, options, passage),
+            None => self.start_owned_task(owner, options, |ctx| run_sync_worker(ctx, worker)),
+        }
+    }
+
+    pub(crate) fn start_owned_passage(
+        &self,
+        owner: Option<&Arc<Cell>>,
+        options: WorkerOptions,
+        passage: Arc<dyn Passage>,
+    ) -> Result<Address> {
+        let cell = self.register(owner, options, Some(passage))?;
+        if owner.is_none() && !cell.finished.is_set() {
+            self.router().keep(Arc::clone(&cell));
+        }
+        Ok(cell.primary().clone())
     }
 
     pub(crate) fn start_owned_processor<P: Processor>(
@@ -225,7 +253,7 @@ impl Node {
         F: FnOnce(Context) -> T + Send + 'static,
         T: Future<Output = ()> + 'static,
     {
-        let cell = self.register(owner, options)?;
+        let cell = self.register(owner, options, None)?;
         let address = cell.primary().clone();
         let arbiter = cell.arbiter;
         let ctx = Context::new(self.clone(), cell);
@@ -242,7 +270,7 @@ impl Node {
     }
 
     pub(crate) fn detached(&self, owner: Option<&Arc<Cell>>, options: WorkerOptions) -> Result<Context> {
-        Ok(Context::new(self.clone(), self.register(owner, options)?))
+        Ok(Context::new(self.clone(), self.register(owner, options, None)?))
     }
 
     /// A mailbox without a worker: to send from and to receive with. It owns what it starts.
@@ -253,7 +281,12 @@ impl Node {
         self.detached(None, options.into())
     }
 
-    fn register(&self, owner: Option<&Arc<Cell>>, options: WorkerOptions) -> Result<Arc<Cell>> {
+    fn register(
+        &self,
+        owner: Option<&Arc<Cell>>,
+        options: WorkerOptions,
+        passage: Option<Arc<dyn Passage>>,
+    ) -> Result<Arc<Cell>> {
         let inner = &self.inner;
         if inner.stopping.load(Ordering::Acquire) || owner.is_some_and(|owner| owner.finished.is_set()) {
             return Err(Error::Stopped);
@@ -285,6 +318,7 @@ impl Node {
                         producer: options.producer.map(OnceLock::from).unwrap_or_default(),
                         alias: options.alias.map(OnceLock::from).unwrap_or_default(),
                         cell: cell.clone(),
+                        passage: passage.clone(),
                     })
                 })
                 .collect(),
@@ -293,6 +327,7 @@ impl Node {
             stopping: Default::default(),
             finished: Default::default(),
             router: Arc::clone(&inner.router),
+            passive: passage.is_some(),
         });
         inner.router.register(&cell.records)?;
         {

@@ -40,6 +40,11 @@ impl Route {
         }
     }
 
+    /// Leaves only the next hop.
+    pub fn keep_first(&mut self) {
+        self.hops.truncate(1);
+    }
+
     /// Takes the last hop off.
     pub fn pop(&mut self) -> Option<Address> {
         self.hops.pop()

@@ -1,5 +1,6 @@
 //! From address to mailbox: the one place where every delivery is decided.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -14,10 +15,11 @@ use crate::error::{Refusal, RefusedDelivery, SendError};
 use crate::flow::Flow;
 use crate::mailbox::Mailbox;
 use crate::message::{Message, Peer};
+use crate::node::Node;
+use crate::worker::Passage;
 use crate::{Address, Error};
 
 /// One address of one worker.
-#[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) address: Address,
     pub(crate) mailbox: Arc<Mailbox>,
@@ -32,6 +34,8 @@ pub(crate) struct Record {
     /// The flow that is found by this address although another mailbox produces it.
     pub(crate) alias: OnceLock<Arc<Flow>>,
     pub(crate) cell: Weak<Cell>,
+    /// Messages to this address are changed and go on at once.
+    pub(crate) passage: Option<Arc<dyn Passage>>,
 }
 
 impl Record {
@@ -93,20 +97,88 @@ impl Refusals {
 
 type Map<V> = DashMap<Address, V, foldhash::fast::RandomState>;
 
-#[derive(Debug)]
 pub(crate) struct Router {
     records: Map<Arc<Record>>,
     /// Which flows an address consumes, so that it can be taken out of them when it goes.
     consumed: Map<Vec<Weak<Flow>>>,
     pub(crate) refusals: Refusals,
+    /// Keeps workers without a task and without an owner alive.
+    passive: Mutex<HashMap<u64, Arc<Cell>>>,
+}
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Router")
+            .field("records", &self.records.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Record")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Passages that a message goes through at once; more is taken for a circle.
+const MAX_PASSAGES: usize = 32;
+
+/// Where a message goes after it has been through all passages at its front.
+pub(crate) enum Next {
+    /// To a mailbox, and from which address it comes there.
+    Mailbox(Arc<Record>, Address),
+    /// Nowhere: a passage has taken it.
+    Taken,
 }
 
 impl Router {
+    pub(crate) fn keep(&self, cell: Arc<Cell>) {
+        self.passive.lock().insert(cell.number, cell);
+    }
+
+    pub(crate) fn release(&self, number: u64) {
+        let released = self.passive.lock().remove(&number);
+        drop(released);
+    }
+
+    /// Finds the mailbox that a message of `sender` goes to, through passages, and decides at each step whether it may.
+    pub(crate) fn resolve(
+        &self,
+        node: &Node,
+        sender: &Record,
+        message: &mut Message,
+    ) -> Result<Next, SendError> {
+        let mut at = self.admit(sender, message)?;
+        let mut source = sender.address.clone();
+        for _ in 0..MAX_PASSAGES {
+            let Some(passage) = &at.passage else {
+                return Ok(Next::Mailbox(at, source));
+            };
+            let bytes = message.payload.len();
+            match passage.pass(node, &source, message) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Next::Taken),
+                Err(error) => {
+                    tracing::debug!(address = %at.address, "a message could not pass: {error}");
+                    return Err(SendError::NotPassed(at.address.clone()));
+                }
+            }
+            let next = self.admit(&at, message);
+            passage.passed(bytes, next.is_ok());
+            source = at.address.clone();
+            at = next?;
+        }
+        Err(SendError::NotPassed(at.address.clone()))
+    }
+
     pub(crate) fn new() -> Self {
         Self {
             records: Map::default(),
             consumed: Map::default(),
             refusals: Refusals::default(),
+            passive: Mutex::default(),
         }
     }
 

@@ -10,7 +10,8 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::flow::Flow;
 use crate::mailbox::Capacity;
-use crate::message::{Envelope, Peer, Routed};
+use crate::message::{Envelope, Message, Peer, Routed};
+use crate::node::Node;
 
 /// A worker that handles messages one at a time, and may wait in the middle of one.
 ///
@@ -49,6 +50,29 @@ pub trait SyncWorker: Send + Sized + 'static {
 
     /// Runs after the last message.
     fn shutdown(&mut self, _ctx: &mut Context) {}
+
+    /// The same as a [`Passage`], if that is what the worker is: then it is started as one.
+    fn as_passage(&self) -> Option<Arc<dyn Passage>> {
+        None
+    }
+}
+
+/// A worker that only changes a message and sends it on, without state that needs a turn of its own: a hop, an echo, a
+/// relay.
+///
+/// It runs inside the turn of whoever sends to it, so it costs no queue. What is more, a slow destination behind it
+/// makes only those wait who send there: a worker with a mailbox, shared by all peers of a node, would be held up by the
+/// one peer that does not read its answers.
+pub trait Passage: Send + Sync + 'static {
+    /// Changes a message so that its first onward hop is where it goes next. When this is called the first hop is the
+    /// passage itself. `Ok(false)` when the message is done and goes nowhere.
+    ///
+    /// # Errors
+    /// If the message cannot go on: it is gone then, and its sender is told.
+    fn pass(&self, node: &Node, source: &Address, message: &mut Message) -> Result<bool>;
+
+    /// Told whether a message of this many bytes was accepted by its next hop.
+    fn passed(&self, _bytes: usize, _accepted: bool) {}
 }
 
 /// A worker that is driven by a source of its own, for instance a socket, instead of by messages.

@@ -1,5 +1,7 @@
 //! The worker `forward_to_<name>`: puts the route to the target in front of each message (spec 01 §2.4).
 //!
+//! It is a [passage](Passage): a target that does not read makes those wait who send to it, and nobody else.
+//!
 //! It changes the onward route only; the payload is not touched, let alone copied, and the return route stays as it
 //! is, so that answers do not come through here. For these answers the relay makes the connections at its two sides
 //! reachable from each other, as each message shows which two they are (spec 01 §4.1). A third connection stays
@@ -8,9 +10,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use portolan_runtime::{
-    Address, Body, Context, Envelope, Error, MAX_HOPS, Message, Result, Route, SyncWorker,
-};
+use parking_lot::Mutex;
+use portolan_runtime::{Address, Body, Error, MAX_HOPS, Message, Node, Passage, Result, Route};
 
 use crate::table::Traffic;
 
@@ -24,10 +25,8 @@ const REMEMBERED_HOPS: usize = 256;
 pub(crate) struct Relay {
     /// The route to the target.
     pub(crate) forward: Route,
-    /// The message that tells the target about its relay.
-    pub(crate) answer: Option<Message>,
     pub(crate) traffic: Arc<Traffic>,
-    pub(crate) connected: HashSet<Address>,
+    pub(crate) connected: Mutex<HashSet<Address>>,
 }
 
 impl Relay {
@@ -37,12 +36,12 @@ impl Relay {
     }
 
     /// Lets the target's connection deliver to the connection that a message came from, and the other way round.
-    fn connect(&mut self, ctx: &Context, previous: &Address) {
-        if self.connected.contains(previous) {
+    fn connect(&self, node: &Node, previous: &Address) {
+        let mut connected = self.connected.lock();
+        if connected.contains(previous) {
             return;
         }
         let Some(next) = self.forward.next() else { return };
-        let node = ctx.node();
         if let Some(flow) = node.flow_of(next) {
             node.add_consumer(&flow, previous);
         }
@@ -50,23 +49,15 @@ impl Relay {
             return;
         };
         node.add_consumer(&flow, next);
-        if self.connected.len() >= REMEMBERED_HOPS {
-            self.connected.clear();
+        if connected.len() >= REMEMBERED_HOPS {
+            connected.clear();
         }
-        self.connected.insert(previous.clone());
+        connected.insert(previous.clone());
     }
 }
 
-impl SyncWorker for Relay {
-    fn initialize(&mut self, ctx: &mut Context) -> Result<()> {
-        if let Some(answer) = self.answer.take() {
-            ctx.forward(answer)?;
-        }
-        Ok(())
-    }
-
-    fn handle(&mut self, ctx: &mut Context, envelope: Envelope) -> Result<()> {
-        let mut message = envelope.message;
+impl Passage for Relay {
+    fn pass(&self, node: &Node, _: &Address, message: &mut Message) -> Result<bool> {
         message.onward.step();
         // A decoder that refuses a longer route closes the connection, and that connection is the target's.
         if message.onward.len() + self.forward.len() > MAX_HOPS || message.back.len() >= MAX_HOPS {
@@ -75,26 +66,24 @@ impl SyncWorker for Relay {
                 "a message for a relay has a longer route than transports carry",
             ));
         }
-        let size = message.payload.len();
-        if size > MAX_RELAYED_PAYLOAD {
+        if message.payload.len() > MAX_RELAYED_PAYLOAD {
             self.traffic.dropped();
             return Err(Error::other(
                 "a message for a relay is larger than relays forward",
             ));
         }
         if let Some(previous) = message.back.next() {
-            self.connect(ctx, previous);
+            self.connect(node, previous);
         }
         message.onward.prepend_route(&self.forward);
-        match ctx.forward(message) {
-            Ok(()) => {
-                self.traffic.forwarded(size);
-                Ok(())
-            }
-            Err(error) => {
-                self.traffic.dropped();
-                Err(error.into())
-            }
+        Ok(true)
+    }
+
+    fn passed(&self, bytes: usize, accepted: bool) {
+        if accepted {
+            self.traffic.forwarded(bytes);
+        } else {
+            self.traffic.dropped();
         }
     }
 }

@@ -162,12 +162,8 @@ impl<A: RelayAuthority> RelayService<A> {
             since: SystemTime::now(),
             traffic: Arc::default(),
         };
-        let worker = Relay {
-            answer: Some(Message::new(
-                answers,
-                &address,
-                Relay::acceptance(name.remote_address()),
-            )),
+        let acceptance = Relay::acceptance(name.remote_address());
+        let relay = Relay {
             traffic: Arc::clone(&entry.traffic),
             connected: Default::default(),
             forward,
@@ -178,7 +174,7 @@ impl<A: RelayAuthority> RelayService<A> {
             .outgoing(AccessControl::only(next))
             // On the thread of the connection, so that messages cross none on their way into it.
             .placement(node.arbiter_of(&via).map_or(Placement::Owner, Placement::Index));
-        let started = ctx.start_sync_worker(options, worker);
+        let started = ctx.start_passage(options, Arc::new(relay));
         if started.is_err() {
             if let Some(replaced) = replaced {
                 entries.remove(&name, replaced.number);
@@ -188,6 +184,7 @@ impl<A: RelayAuthority> RelayService<A> {
         for flow in &self.options.reachable_from {
             node.add_consumer(flow, &address);
         }
+        self.send(ctx, Message::new(answers, &address, acceptance));
         tracing::info!(relay = %name, owner = %entry.owner, replaces = replaced.is_some(), "relay registered");
         let number = entries.insert(name.clone(), entry);
         drop(entries);
@@ -244,10 +241,15 @@ impl<A: RelayAuthority> RelayService<A> {
         }
     }
 
+    /// Sends a refusal.
+    fn answer(&self, ctx: &Context, route: &Route, payload: Payload) {
+        self.send(ctx, Message::new(route, protocol::refusal_origin(), payload));
+    }
+
     /// Sends an answer that nobody has to wait for: the connection that it goes to may be full, and its peer may have
     /// filled it on purpose.
-    fn answer(&self, ctx: &Context, route: &Route, payload: Payload) {
-        let Some(next) = route.next() else { return };
+    fn send(&self, ctx: &Context, message: Message) {
+        let Some(next) = message.onward.next() else { return };
         if self.pending.fetch_add(1, Ordering::Relaxed) >= MAX_PENDING_ANSWERS {
             self.pending.fetch_sub(1, Ordering::Relaxed);
             return;
@@ -256,7 +258,6 @@ impl<A: RelayAuthority> RelayService<A> {
         let options = WorkerOptions::new(Address::random())
             .incoming(AccessControl::DenyAll)
             .outgoing(AccessControl::only(next));
-        let message = Message::new(route, protocol::refusal_origin(), payload);
         let started = ctx.start_task(options, move |mut ctx| async move {
             let _pending = pending;
             if let Ok(Err(error)) = tokio::time::timeout(ANSWER_TIMEOUT, ctx.send_message(message)).await {
