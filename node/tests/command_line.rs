@@ -150,6 +150,17 @@ fn commands_at_once_against_one_home_all_work() {
 }
 
 #[test]
+fn several_enrolls_at_once_make_one_project() {
+    let home = Home::new();
+    let children = (0..3)
+        .map(|_| start(&home, "enroll --tcp-listener-address 127.0.0.1:0"))
+        .collect();
+    assert_eq!(codes(children), [0; 3]);
+    assert_eq!(home.json("project list").as_array().unwrap().len(), 1);
+    assert_eq!(home.json("credential list").as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn of_two_commands_that_create_one_node_exactly_one_wins() {
     let home = Home::new();
     let children = (0..3).map(|_| start(&home, "node create same")).collect();

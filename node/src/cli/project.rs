@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portolan_identity::{Identity, KeyType};
 use serde_json::{Value, json};
@@ -24,6 +24,8 @@ use crate::state::{NodeRole, NodeSpec, OwnIdentity, Project, ProjectNodeSpec, ch
 
 /// Limit for a whole enrollment (05 §1.4).
 pub(super) const ENROLL_TIMEOUT: Duration = Duration::from_secs(240);
+/// How long one `enroll` waits for another that is making the project at the same moment. It takes less than a second.
+const ANOTHER_ENROLL: Duration = Duration::from_secs(10);
 /// Limit for one conversation with the authority.
 pub(super) const AUTHORITY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest ticket that is read from a file. Real ones have a few kilobytes.
@@ -422,41 +424,65 @@ impl EnrollHere {
     pub(super) async fn run(self, context: &Context) -> Result<()> {
         let home = context.home();
         let identity = home.acting_identity(self.identity.as_deref())?;
-        let (project, credential) = match home.default_project()? {
-            Some(project) => {
-                let project = context.project(Some(&project.name))?;
-                let scope = project.credential_scope();
-                let held = home.database()?.credential(&identity.record.identifier, &scope)?;
-                let credential = match held.filter(|held| !self.force && held.expires_at > now()) {
-                    Some(held) => super::credential::status(&held),
-                    None => {
-                        let caller = context.caller(
-                            Some(&identity.record.name),
-                            project.clone(),
-                            AUTHORITY_TIMEOUT,
-                        )?;
-                        remote::fetch_credential(&caller).await?
-                    }
-                };
-                context.terminal.note(format!(
-                    "`{}` is already a member of the project `{}`.",
-                    identity.record.name, project.name
-                ));
-                (project, credential)
+        if let Some(project) = home.default_project()? {
+            return self.as_member(context, &identity, &project).await;
+        }
+        let written = match write(context, "default", &self.place, Some(&identity.record.name)) {
+            // Another `enroll` is at it at this moment: its project is ours.
+            Err(error) if error.code == ErrorCode::AlreadyExists => {
+                return self.after_another(context, &identity, error).await;
             }
-            None => {
-                let written = write(context, "default", &self.place, Some(&identity.record.name))?;
-                let credential = launch(context, &written).await?;
-                context.terminal.done(created_text(&written));
-                context
-                    .terminal
-                    .note("Invite a machine: portolan project ticket --attribute KEY=VALUE");
-                (written.project, credential)
-            }
+            result => result?,
         };
+        let credential = launch(context, &written).await?;
+        context.terminal.done(created_text(&written));
         context
             .terminal
-            .answer(&enrolled(&identity, &project, &credential, true))
+            .note("Invite a machine: portolan project ticket --attribute KEY=VALUE");
+        context
+            .terminal
+            .answer(&enrolled(&identity, &written.project, &credential, true))
+    }
+
+    async fn as_member(&self, context: &Context, identity: &OwnIdentity, project: &Project) -> Result<()> {
+        let project = context.project(Some(&project.name))?;
+        let held = context
+            .home()
+            .database()?
+            .credential(&identity.record.identifier, &project.credential_scope())?;
+        let credential = match held.filter(|held| !self.force && held.expires_at > now()) {
+            Some(held) => super::credential::status(&held),
+            None => {
+                let caller =
+                    context.caller(Some(&identity.record.name), project.clone(), AUTHORITY_TIMEOUT)?;
+                remote::fetch_credential(&caller).await?
+            }
+        };
+        context.terminal.note(format!(
+            "`{}` is already a member of the project `{}`.",
+            identity.record.name, project.name
+        ));
+        context
+            .terminal
+            .answer(&enrolled(identity, &project, &credential, true))
+    }
+
+    /// Wait until the project that another command is making can be used. If it fails, so does this one, as `error` says.
+    async fn after_another(&self, context: &Context, identity: &OwnIdentity, error: Error) -> Result<()> {
+        let deadline = Instant::now() + ANOTHER_ENROLL;
+        loop {
+            let failure = match context.home().default_project()? {
+                Some(project) => match self.as_member(context, identity, &project).await {
+                    Err(error) if error.code == ErrorCode::Unreachable => error,
+                    result => return result,
+                },
+                None => error.clone(),
+            };
+            if Instant::now() > deadline {
+                return Err(failure);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 }
 
