@@ -12,11 +12,13 @@
 //! | [`multiaddr`] | routes as people write them: `/project/default/service/forward_to_db/secure/api` |
 //! | [`state`] | the home folder: identities, projects, defaults, and a folder for each node |
 //! | [`control`] | how the command line speaks to a running node |
+//! | [`demo`] | the whole story on one machine |
 //! | [`engine`] | the running node, and the short conversations with an authority that need none |
 //! | [`cli`] | the commands, their arguments and what they print |
 
 pub mod cli;
 pub mod control;
+pub mod demo;
 pub mod engine;
 pub mod error;
 pub mod host_port;

@@ -1,7 +1,8 @@
 //! `portolan demo`.
 
 use super::output::Terminal;
-use crate::error::{Error, Result};
+use crate::demo::{DemoOptions, stdout_takes_color};
+use crate::error::Result;
 
 /// Starts a project, a service side and a client side as separate processes in a temporary home on loopback, carries
 /// real requests through a portal, shows what is refused, measures, and cleans up.
@@ -14,7 +15,10 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) async fn run(self, terminal: &Terminal) -> Result<()> {
-        let _ = (self.keep, terminal);
-        Err(Error::failed("this build has no demo yet"))
+        crate::demo::run(DemoOptions {
+            keep: self.keep,
+            color: terminal.color && stdout_takes_color(),
+        })
+        .await
     }
 }
