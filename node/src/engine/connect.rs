@@ -15,7 +15,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, select_all};
+use futures_util::stream::FuturesUnordered;
 use portolan_identity::{Identifier, Identity};
 use portolan_runtime::{Address, Node, Route};
 use portolan_secure_channel::{
@@ -30,6 +32,14 @@ use crate::state::{Home, Project};
 
 /// How long each part of a path that is given up may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(300);
+
+/// Between two attempts to open a channel to somebody who may come later: how much later than the other end a path is there.
+const ATTEMPT_INTERVAL: Duration = Duration::from_secs(2);
+/// Limit for one of these attempts. Three of them overlap, so that a slow path works too.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// Told why it takes so long.
+pub(crate) type Waiting = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Opens connections and channels to other nodes. Cheap to clone.
 #[derive(Clone)]
@@ -55,6 +65,9 @@ pub(crate) struct Appearance {
     pub(crate) timeout: Duration,
     /// What whoever is at the other end may reach here. Nothing, unless it has to come back (a relay).
     pub(crate) reachable: &'static [&'static str],
+    /// Be patient: a listener that does not answer, because its relay or its node is not there yet, is asked again and again
+    /// within the limit, over the connection that is open already, and this is told why.
+    pub(crate) waiting: Option<Waiting>,
 }
 
 impl Appearance {
@@ -341,11 +354,28 @@ impl Connector {
             .authorities(appearance.authorities.iter().cloned())
             .shared_credentials(appearance.credentials.clone())
             .timeout(appearance.timeout);
-        let channel = self
-            .channels
-            .create(path.route.clone(), options)
-            .await
-            .map_err(channel_error)?;
+        let create = |options: &ChannelOptions| self.channels.create(path.route.clone(), options.clone());
+        let created = match &appearance.waiting {
+            None => create(&options).await,
+            Some(waiting) => {
+                let options = options.timeout(ATTEMPT_TIMEOUT);
+                let mut attempts = FuturesUnordered::new();
+                attempts.push(create(&options));
+                loop {
+                    tokio::select! {
+                        Some(ended) = attempts.next() => match ended {
+                            Err(portolan_secure_channel::Error::Timeout { .. }) => {}
+                            ended => break ended,
+                        },
+                        () = tokio::time::sleep(ATTEMPT_INTERVAL) => {
+                            waiting(&format!("nobody answers along {} yet", path.route));
+                            attempts.push(create(&options));
+                        }
+                    }
+                }
+            }
+        };
+        let channel = created.map_err(channel_error)?;
         for name in appearance.reachable {
             channel.add_consumer(&Address::local(name));
         }

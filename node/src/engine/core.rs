@@ -179,6 +179,7 @@ impl Core {
             authorized: authorized.to_vec(),
             timeout,
             reachable: &[],
+            waiting: None,
         })
     }
 

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use super::connect::Path;
 use super::core::{Core, identifiers};
 use super::guard::Guard;
+use super::membership::FIRST_CREDENTIAL;
 use super::outlets::{last_failure, unsupported};
 use super::policies::{Issuer, checked};
 use super::running::Running;
@@ -28,11 +29,14 @@ use crate::host_port::HostPort;
 use crate::multiaddr::MultiAddr;
 use crate::state::{InletSpec, check_alias, random_name};
 
-/// Limit for connection and channels to the outlet.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Limit for connection and channels to the outlet. As long as the outlet's node or its relay is not there, the path is open up
+/// to the relay node and waits for the rest, which is cheaper for both than to begin from the start.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// After an outlet has not answered a client: how long the node that it is on may take to answer a ping, until the path is
 /// given up. Without it, a dead path would be noticed by the session's own pings only, half a minute later.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest pause between attempts to connect, unless the owner wants another one. Applications wait for it.
+const LONGEST_DELAY: Duration = Duration::from_secs(4);
 /// Pause between attempts to listen, for a stored inlet whose port is taken when the node starts.
 const BIND_RETRY: Duration = Duration::from_secs(2);
 
@@ -63,6 +67,8 @@ struct Shared {
     route: Mutex<Option<Route>>,
     /// Why it does not listen.
     not_listening: Mutex<Option<String>>,
+    /// Why the path that is being built is not there yet.
+    waiting_for: Mutex<Option<String>>,
 }
 
 /// A path in use. When the session drops it, new clients are closed at once.
@@ -82,7 +88,9 @@ impl Drop for InUse {
 
 impl Shared {
     async fn connect(self: Arc<Self>, inlet: Inlet) -> Result<Connection> {
-        let path = self.open().await.inspect_err(|error| {
+        let opened = self.open(&inlet).await;
+        *self.waiting_for.lock() = None;
+        let path = opened.inspect_err(|error| {
             inlet.pause(format!("the outlet cannot be reached: {error}"));
         })?;
         let transport_route = path.transport_route();
@@ -102,8 +110,8 @@ impl Shared {
         Ok(Connection::new(transport_route, lost).keep(used))
     }
 
-    async fn open(&self) -> Result<Path> {
-        let appearance = self
+    async fn open(self: &Arc<Self>, inlet: &Inlet) -> Result<Path> {
+        let mut appearance = self
             .core
             .appearance(
                 &self.to,
@@ -112,6 +120,12 @@ impl Shared {
                 CONNECT_TIMEOUT,
             )
             .await?;
+        let (shared, inlet) = (Arc::clone(self), inlet.clone());
+        appearance.waiting = Some(Arc::new(move |reason: &str| {
+            let reason = format!("{reason}: its relay, or the node behind it, is not there");
+            inlet.pause(format!("the outlet cannot be reached: {reason}"));
+            *shared.waiting_for.lock() = Some(reason);
+        }));
         self.core.connector.connect(&self.to, &appearance).await
     }
 }
@@ -154,6 +168,7 @@ impl OpenInlet {
             suspicion: Arc::default(),
             route: Mutex::default(),
             not_listening: Mutex::default(),
+            waiting_for: Mutex::default(),
         });
         Ok(Self {
             spec,
@@ -234,7 +249,11 @@ impl OpenInlet {
             inlet.connect(route);
             None
         } else {
-            let mut settings = SessionSettings::default();
+            let mut settings = SessionSettings {
+                connect_timeout: CONNECT_TIMEOUT + FIRST_CREDENTIAL,
+                longest_delay: LONGEST_DELAY,
+                ..SessionSettings::default()
+            };
             if self.spec.retry_wait_ms > 0 {
                 settings.longest_delay = Duration::from_millis(self.spec.retry_wait_ms);
                 settings.first_delay = settings.first_delay.min(settings.longest_delay);
@@ -276,6 +295,7 @@ impl OpenInlet {
             .not_listening
             .lock()
             .clone()
+            .or_else(|| self.shared.waiting_for.lock().clone())
             .or_else(|| Some(session.as_ref()?.reason.as_ref()?.to_string()));
         let client = portal.and_then(|status| last_failure(status));
         InletStatus {

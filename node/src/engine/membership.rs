@@ -307,6 +307,7 @@ pub(crate) async fn fetch(
             authorized: Vec::new(),
             timeout: FETCH_TIMEOUT,
             reachable: &[],
+            waiting: None,
         };
         let path = connector
             .connect_described(route, *authority.identifier(), &appearance)

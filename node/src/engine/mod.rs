@@ -84,9 +84,8 @@ async fn serve(
     let removals = async {
         match running.project_node() {
             Some(project) => {
-                let attributes = running.core.policies.attributes();
                 project
-                    .enforce_removals(running.core.node(), attributes, || running.served_table())
+                    .enforce_removals(&running.core, || running.served_table())
                     .await;
             }
             None => std::future::pending().await,

@@ -141,7 +141,7 @@ impl Policies {
     }
 
     /// What was credited to peers.
-    pub(crate) fn attributes(&self) -> &MemoryAttributeRepository {
+    pub(crate) fn attributes(&self) -> &Arc<MemoryAttributeRepository> {
         &self.attributes
     }
 

@@ -12,6 +12,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use portolan_authority::attributes::MemberAttributes;
@@ -19,12 +20,14 @@ use portolan_authority::authority::Authority;
 use portolan_authority::issuer::{CredentialSettings, Issuer};
 use portolan_authority::rules::RoleSettings;
 use portolan_authority::services::{Running as RunningServices, Services};
-use portolan_authority::store::Store;
-use portolan_identity::{AttributeRepository, Identifier, IdentityRepository, MemoryIdentityRepository};
+use portolan_authority::store::{Store, StoreError};
+use portolan_identity::{
+    AttributeRepository, Identifier, IdentityRepository, MemoryAttributeRepository, MemoryIdentityRepository,
+};
 use portolan_relay::RelayTable;
 use portolan_runtime::services::Strip;
 use portolan_runtime::{
-    AccessControl, Address, Context, Envelope, Node, PeerIdentifier, Result as RuntimeResult, SyncWorker,
+    AccessControl, Address, Context, Envelope, PeerIdentifier, Result as RuntimeResult, SyncWorker,
     WorkerOptions,
 };
 use portolan_secure_channel::{ChannelOptions, ListenerOptions, SecureChannelListener};
@@ -48,7 +51,7 @@ const REMOVALS: u32 = 256;
 
 /// The authority of a project node.
 pub(super) struct ProjectNode {
-    authority: Arc<Authority>,
+    removals: Arc<Removals>,
     services: RunningServices,
     listener: SecureChannelListener,
     identifier: Identifier,
@@ -112,6 +115,15 @@ impl ProjectNode {
         )
         .map_err(|error| Error::invalid(error.to_string()))?;
 
+        let removals = Arc::new(Removals {
+            authority: Arc::clone(&authority),
+            identifier,
+            attributes: Arc::clone(core.policies.attributes()),
+            seen: AtomicI64::new(0),
+        });
+        // Before anybody can present an old credential.
+        while removals.read().map_err(|error| failed(&error))?.len() == REMOVALS as usize {}
+
         let node = core.node();
         let services = Services::new(Arc::clone(&authority), Arc::new(issuer))
             .start(node)
@@ -137,7 +149,7 @@ impl ProjectNode {
             .map_err(runtime_error)?;
         node.add_consumer(tcp.flow(), &Address::local(&role.project_id));
         Ok(Self {
-            authority,
+            removals,
             services,
             listener,
             identifier,
@@ -170,42 +182,70 @@ impl ProjectNode {
         }
     }
 
-    /// Make removals of members count at this node: what was credited to them before is void, and their relays end. Runs until
-    /// it is dropped.
-    pub(super) async fn enforce_removals(
-        &self,
-        node: &Node,
-        attributes: &dyn AttributeRepository,
-        relays: impl Fn() -> Option<RelayTable>,
-    ) {
-        let mut seen = 0;
+    /// Make removals of members count at this node from now on: what was credited to them before is void, their relays and
+    /// channels end, and with the channels everything that went through them. Runs until it is dropped.
+    pub(super) async fn enforce_removals(&self, core: &Core, relays: impl Fn() -> Option<RelayTable>) {
         loop {
-            let authority = Arc::clone(&self.authority);
-            let read = tokio::task::spawn_blocking(move || authority.revocations_after(seen, REMOVALS)).await;
-            let removals = match read {
-                Ok(Ok(removals)) => removals,
-                Ok(Err(error)) => {
-                    tracing::error!("the authority's removals cannot be read: {error}");
-                    Vec::new()
-                }
-                Err(_) => return,
+            let removals = Arc::clone(&self.removals);
+            let Ok(read) = tokio::task::spawn_blocking(move || removals.read()).await else {
+                return;
             };
-            let more = removals.len() == REMOVALS as usize;
-            for removal in removals {
-                seen = seen.max(removal.serial);
-                if let Err(error) = attributes.revoke(&removal.member, &self.identifier, removal.revoked_at) {
-                    tracing::error!(member = %removal.member, "a removal cannot be enforced: {error}");
-                }
-                if let Some(relays) = relays() {
-                    for name in relays.names_of(PeerIdentifier(*removal.member.as_bytes())) {
-                        relays.end(node, &name);
-                        tracing::info!(member = %removal.member, relay = name.as_str(), "relay ended: its owner was removed");
-                    }
-                }
+            let removed = read.unwrap_or_else(|error| {
+                tracing::error!("the authority's removals cannot be read: {error}");
+                Vec::new()
+            });
+            for member in &removed {
+                self.end(core, relays(), member);
             }
-            if !more {
+            if removed.len() < REMOVALS as usize {
                 tokio::time::sleep(LOOK_FOR_REMOVALS).await;
             }
         }
+    }
+
+    fn end(&self, core: &Core, relays: Option<RelayTable>, member: &Identifier) {
+        if let Some(relays) = relays {
+            for name in relays.names_of(PeerIdentifier(*member.as_bytes())) {
+                relays.end(core.node(), &name);
+            }
+        }
+        // Once a path through a relay is open, its messages go past the relay from channel to channel (01 §4.1), so that it is
+        // the channel that has to end.
+        let channels = core.connector.channels.list();
+        let theirs: Vec<_> = channels
+            .iter()
+            .filter(|channel| channel.peer == *member)
+            .collect();
+        for channel in &theirs {
+            let _ = core.node().stop_worker(&channel.encryptor);
+        }
+        tracing::info!(%member, channels = theirs.len(), "a removed member was cut off");
+    }
+}
+
+/// The removals that the authority has recorded, as far as this node has taken note of them.
+struct Removals {
+    authority: Arc<Authority>,
+    identifier: Identifier,
+    attributes: Arc<MemoryAttributeRepository>,
+    seen: AtomicI64,
+}
+
+impl Removals {
+    /// Void what was credited to members that were removed since the last call, and give them; at most [`REMOVALS`].
+    fn read(&self) -> std::result::Result<Vec<Identifier>, StoreError> {
+        let removals = self
+            .authority
+            .revocations_after(self.seen.load(Ordering::Relaxed), REMOVALS)?;
+        for removal in &removals {
+            if let Err(error) = self
+                .attributes
+                .revoke(&removal.member, &self.identifier, removal.revoked_at)
+            {
+                tracing::error!(member = %removal.member, "a removal cannot be enforced: {error}");
+            }
+            self.seen.fetch_max(removal.serial, Ordering::Relaxed);
+        }
+        Ok(removals.into_iter().map(|removal| removal.member).collect())
     }
 }

@@ -176,6 +176,7 @@ impl Asking {
             authorized: Vec::new(),
             timeout: caller.timeout,
             reachable: &[],
+            waiting: None,
         };
         let path = connector
             .connect_described(route, *authority.identifier(), &appearance)
@@ -533,6 +534,7 @@ pub async fn send_message(
                 authorized: Vec::new(),
                 timeout,
                 reachable: &[],
+                waiting: None,
             };
             let path = connector.connect(&route, &appearance).await?;
             exchange(&connector.node, &path, &payload, timeout).await
