@@ -156,7 +156,7 @@ note "$("$postgres_bin/postgres" --version)"
 
 # --- the project, and two tickets ----------------------------------------------------------------------------------------
 step "hub: a project, and one-time tickets for bank, analysis and a stranger"
-in_company hub "$here/hub.sh"
+in_company hub "$here/hub.sh" >"$work/hub.out"
 ticket() { in_company hub portolan project ticket --usage-count 1 --expires-in 10m "$@"; }
 bank_ticket=$(ticket --attribute postgres-outlet --relay postgres)
 analysis_ticket=$(ticket --attribute postgres-inlet)
@@ -181,9 +181,9 @@ bank_capture=$!
 
 # --- the portal ----------------------------------------------------------------------------------------------------------
 step "bank: enroll, node, relay, policy, outlet"
-in_company bank env ENROLLMENT_TICKET="$bank_ticket" "$here/bank.sh"
+in_company bank env ENROLLMENT_TICKET="$bank_ticket" "$here/bank.sh" >"$work/bank.out"
 step "analysis: enroll, node, policy, inlet"
-in_company analysis env ENROLLMENT_TICKET="$analysis_ticket" "$here/analysis.sh"
+in_company analysis env ENROLLMENT_TICKET="$analysis_ticket" "$here/analysis.sh" >"$work/analysis.out"
 
 step "analysis: SQL on localhost:15432"
 for try in $(seq 30); do
@@ -235,7 +235,7 @@ rate() { echo "$((size * 1000 / ($2 - $1))) MB/s"; }
 note "$((size / 1000000)) MB out at $(rate "$from" "$out"), in at $(rate "$in" "$done_in"), checksums equal"
 
 step "stranger: a member without the attribute is refused, and so is a used ticket"
-in_company stranger env ENROLLMENT_TICKET="$stranger_ticket" "$here/stranger.sh"
+in_company stranger env ENROLLMENT_TICKET="$stranger_ticket" "$here/stranger.sh" >"$work/stranger.out"
 if psql_at stranger 15432 -c 'select 1' >"$work/stranger.log" 2>&1; then
     fail "the stranger reached the database"
 fi

@@ -235,13 +235,13 @@ fn a_stranger_on_plain_tcp_reaches_neither_management_nor_portals_nor_relays() {
         "--tcp-listener-address",
         &address.to_string(),
     ]);
+    home.ok(["tcp-outlet", "create", "--to", "127.0.0.1:9"]);
     for service in [
-        "echo",
-        "uppercase",
         "node_manager",
         "_internal.nodemanager",
         "outlet",
         "forwarding_service",
+        "credential_issuer",
     ] {
         let mut peer = Peer::greet(address);
         assert_eq!(peer.read_version().unwrap(), portolan_tests::raw::VERSION);
