@@ -1,0 +1,279 @@
+//! What a node is: asked of it, or read from the disk.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{default_or, is_default};
+use crate::cli::context::Context;
+use crate::cli::output::{Answer, card, span, table, until};
+use crate::control::api::{ConnectionStatus, NodeStatus, path};
+use crate::control::client::NodeClient;
+use crate::error::Result;
+use crate::state::{NodeFolder, NodeRole, now};
+
+pub(crate) async fn show(context: &Context, name: Option<String>) -> Result<()> {
+    let folder = default_or(context, name)?;
+    if folder.is_running() {
+        let client = NodeClient::new(folder.clone()).with_timeout(Duration::from_secs(2));
+        match client.get::<NodeStatus>(path::NODE).await {
+            Ok(status) => return context.terminal.answer(&shown(context, &folder, &status)?),
+            // A process that holds the lock and does not answer is shown as such.
+            Err(error) => context.terminal.warn(error.message),
+        }
+    }
+    context.terminal.answer(&shown_from_disk(context, &folder)?)
+}
+
+/// A running node.
+pub(crate) fn shown(context: &Context, folder: &NodeFolder, status: &NodeStatus) -> Result<Answer> {
+    let is_default = is_default(context, &status.name)?;
+    let port = status
+        .tcp_listener_address
+        .rsplit_once(':')
+        .map_or("0", |(_, port)| port);
+    let verbose = format!("/dnsaddr/localhost/tcp/{port}");
+    let short = format!("/node/{}", status.name);
+    let up = |status: ConnectionStatus| match status {
+        ConnectionStatus::Up => "up",
+        ConnectionStatus::Down => "down",
+    };
+    let because = |reason: &Option<String>| {
+        reason
+            .as_ref()
+            .map(|reason| format!(" ({reason})"))
+            .unwrap_or_default()
+    };
+    let relays = status.relays.iter().map(|relay| {
+        let down = relay.connection_status == ConnectionStatus::Down;
+        let why = if down {
+            because(&relay.last_failure)
+        } else {
+            String::new()
+        };
+        format!(
+            "{} at {}, {}{why}",
+            relay.name,
+            relay.at,
+            up(relay.connection_status)
+        )
+    });
+    let inlets = status.inlets.iter().map(|inlet| {
+        let down = inlet.status == ConnectionStatus::Down;
+        let why = if down {
+            because(&inlet.last_failure)
+        } else {
+            String::new()
+        };
+        format!(
+            "{} {} -> {}, {}{why}",
+            inlet.alias,
+            inlet.bind_addr,
+            inlet.outlet_addr,
+            up(inlet.status)
+        )
+    });
+    let outlets = status
+        .outlets
+        .iter()
+        .map(|outlet| format!("/service/{} -> {}", outlet.address, outlet.to));
+    let credential = match (status.credential_expires_at, &status.credential_failure) {
+        (Some(end), None) => format!("ends {}", until(end, now())),
+        (Some(end), Some(failure)) => format!("ends {}; not renewed: {failure}", until(end, now())),
+        (None, Some(failure)) => format!("none: {failure}"),
+        (None, None) => String::new(),
+    };
+    let lines = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join("\n");
+    let mark = if is_default { " (default)" } else { "" };
+    let plain = card(&[
+        ("Node", format!("{}{mark}", status.name)),
+        (
+            "Status",
+            format!("running for {}, process {}", span(status.uptime), status.pid),
+        ),
+        (
+            "Identity",
+            format!("{} {}", status.identity_name, status.identifier),
+        ),
+        ("Project", status.project.clone().unwrap_or_else(|| "none".into())),
+        ("Credential", credential),
+        (
+            "Listens at",
+            format!("{}  ({verbose})", status.tcp_listener_address),
+        ),
+        ("Relays", lines(&mut relays.into_iter())),
+        ("Inlets", lines(&mut inlets.into_iter())),
+        ("Outlets", lines(&mut outlets.into_iter())),
+        (
+            "Serves relays",
+            lines(&mut status.served_relays.iter().map(|relay| relay.name.clone())),
+        ),
+        (
+            "Services",
+            status
+                .services
+                .iter()
+                .map(|service| service.addr.clone())
+                .collect::<Vec<_>>()
+                .join(", "),
+        ),
+        ("Workers", status.workers.to_string()),
+    ]);
+    let json = json!({
+        "name": status.name,
+        "identity_name": status.identity_name,
+        "identifier": status.identifier,
+        "is_default": is_default,
+        "status": "running",
+        "pid": status.pid,
+        "uptime": status.uptime,
+        "version": status.version,
+        "role": status.role,
+        "project": status.project,
+        "credential_expires_at": status.credential_expires_at,
+        "credential_failure": status.credential_failure,
+        "route": { "short": short, "verbose": verbose },
+        "tcp_listener_address": status.tcp_listener_address,
+        "status_endpoint_address": Value::Null,
+        "transports": status.tcp_listeners,
+        "secure_channel_listeners": status.secure_channel_listeners,
+        "relays": status.relays,
+        "inlets": status.inlets,
+        "outlets": status.outlets,
+        "services": status.services,
+        "served_relays": status.served_relays,
+        "workers": status.workers,
+        "log": folder.log(),
+    });
+    Ok(Answer::new(plain, json).machine(status.name.clone()))
+}
+
+/// A node that does not answer: what is written down about it.
+fn shown_from_disk(context: &Context, folder: &NodeFolder) -> Result<Answer> {
+    let database = folder.read()?;
+    let spec = database.spec()?;
+    let status = if folder.is_running() { "zombie" } else { "stopped" };
+    let (relays, inlets, outlets) = (database.relays()?, database.inlets()?, database.outlets()?);
+    let is_default = is_default(context, folder.name())?;
+    let mark = if is_default { " (default)" } else { "" };
+    let lines = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join("\n");
+    let plain = card(&[
+        ("Node", format!("{}{mark}", folder.name())),
+        (
+            "Status",
+            if status == "zombie" {
+                "running, does not answer".into()
+            } else {
+                "stopped".into()
+            },
+        ),
+        ("Identity", spec.identity.clone()),
+        (
+            "Relays",
+            lines(
+                &mut relays
+                    .iter()
+                    .map(|relay| format!("{} at {}", relay.name, relay.at)),
+            ),
+        ),
+        (
+            "Inlets",
+            lines(
+                &mut inlets
+                    .iter()
+                    .map(|inlet| format!("{} {} -> {}", inlet.alias, inlet.from, inlet.to)),
+            ),
+        ),
+        (
+            "Outlets",
+            lines(
+                &mut outlets
+                    .iter()
+                    .map(|outlet| format!("/service/{} -> {}", outlet.address, outlet.to)),
+            ),
+        ),
+    ]);
+    let json = json!({
+        "name": folder.name(),
+        "identity_name": spec.identity,
+        "is_default": is_default,
+        "status": status,
+        "pid": if status == "zombie" { folder.pid() } else { None },
+        "role": role(&spec.role),
+        "project": spec.project,
+        "route": { "short": format!("/node/{}", folder.name()), "verbose": Value::Null },
+        "tcp_listener_address": database.bound_address()?.unwrap_or(spec.tcp_listener_address),
+        "status_endpoint_address": Value::Null,
+        "transports": [],
+        "secure_channel_listeners": [],
+        "relays": relays,
+        "inlets": inlets,
+        "outlets": outlets,
+        "services": [],
+        "log": folder.log(),
+    });
+    Ok(Answer::new(plain, json).machine(folder.name()))
+}
+
+fn role(role: &NodeRole) -> &'static str {
+    match role {
+        NodeRole::Node => "node",
+        NodeRole::Project(_) => "project",
+    }
+}
+
+/// What `node list` and `status` say of each node.
+pub(crate) fn summaries(context: &Context) -> Result<(Vec<Vec<String>>, Vec<Value>)> {
+    let default = context.home().default_node()?;
+    let (mut rows, mut json) = (Vec::new(), Vec::new());
+    for name in context.home().node_names()? {
+        let folder = context.home().node_folder(&name)?;
+        let running = folder.is_running();
+        let (status, pid) = if running {
+            ("running", folder.pid())
+        } else {
+            ("stopped", None)
+        };
+        let is_default = default.as_deref() == Some(&name);
+        // A node whose database is damaged is still listed.
+        let spec = folder.spec().ok();
+        let role = spec.as_ref().map_or("unknown", |spec| role(&spec.role));
+        let address = if running {
+            folder.bound_address().unwrap_or_default()
+        } else {
+            String::new()
+        };
+        rows.push(vec![
+            name.clone(),
+            status.to_owned(),
+            role.to_owned(),
+            address.clone(),
+            pid.map(|pid| pid.to_string()).unwrap_or_default(),
+            if is_default {
+                "default".into()
+            } else {
+                String::new()
+            },
+        ]);
+        json.push(json!({
+            "node_name": name,
+            "status": { "status": status, "pid": pid },
+            "pid": pid,
+            "is_default": is_default,
+            "role": role,
+            "identity_name": spec.map(|spec| spec.identity),
+            "tcp_listener_address": if running { Some(address) } else { None },
+        }));
+    }
+    Ok((rows, json))
+}
+
+pub(crate) fn list(context: &Context) -> Result<()> {
+    let (rows, json) = summaries(context)?;
+    let plain = if rows.is_empty() {
+        "There is no node yet. Make one: portolan node create".to_owned()
+    } else {
+        table(&["NAME", "STATUS", "ROLE", "LISTENS AT", "PROCESS", ""], &rows)
+    };
+    context.terminal.answer(&Answer::new(plain, Value::Array(json)))
+}
