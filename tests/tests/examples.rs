@@ -183,7 +183,7 @@ fn a_node_a_worker_and_hops() {
         &Example::run("04-many-hops", &[]),
         &[
             "back along [0#h1 => 0#h2 => 0#h3 => 0#echo]",
-            "over 30 hops and back in",
+            "over 9 hops and back in",
         ],
     );
 }
