@@ -167,6 +167,10 @@ impl SyncWorker for Listener {
             Arc::clone(&self.options),
             self.status.begin(),
         );
+        // Before it starts: the inlet's first payload must not come before the right to deliver it.
+        if let Some(flow) = flow {
+            node.add_consumer(&flow, &own);
+        }
         ctx.start_task(options, move |ctx| {
             connect(
                 ctx,
@@ -181,9 +185,6 @@ impl SyncWorker for Listener {
                 open,
             )
         })?;
-        if let Some(flow) = flow {
-            node.add_consumer(&flow, &own);
-        }
         Ok(())
     }
 }
