@@ -54,9 +54,16 @@ impl Running {
             })
             .unwrap_or_else(BTreeMap::new);
         SecureChannelStatus {
-            to: own
-                .get(&address)
-                .map_or_else(String::new, |channel| channel.to.clone()),
+            to: match (own.get(&address), info.role) {
+                (Some(channel), _) => channel.to.clone(),
+                // What a relay or an inlet has opened for itself.
+                (None, Role::Initiator) => info
+                    .route
+                    .iter()
+                    .map(|hop| format!("/service/{}", local_name(hop)))
+                    .collect(),
+                (None, Role::Responder) => String::new(),
+            },
             address,
             peer: info.peer.to_string(),
             role: match info.role {

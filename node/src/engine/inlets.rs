@@ -122,7 +122,9 @@ impl Shared {
             .await?;
         let (shared, inlet) = (Arc::clone(self), inlet.clone());
         appearance.waiting = Some(Arc::new(move |reason: &str| {
-            let reason = format!("{reason}: its relay, or the node behind it, is not there");
+            let reason = format!(
+                "{reason}: its relay or the node behind it is not there, or does not let this node through"
+            );
             inlet.pause(format!("the outlet cannot be reached: {reason}"));
             *shared.waiting_for.lock() = Some(reason);
         }));

@@ -24,8 +24,9 @@ use crate::state::{CredentialRecord, Home, Project, now};
 const RENEW_BEFORE: u64 = 120;
 /// Pause after a failed attempt; up to a quarter more or less, so that many nodes do not come at once.
 const RETRY: Duration = Duration::from_secs(10);
-/// Longest sleep at a time: a clock that was set, or a machine that slept, must not hide an expiry for long.
-const LONGEST_SLEEP: u64 = 60;
+/// Longest sleep at a time: a clock that was set, a machine that slept, or a credential that a command has put into the home
+/// meanwhile (after an enrollment, say) must not be noticed late.
+const LONGEST_SLEEP: u64 = 5;
 /// Limit for one attempt: connection, channel, request.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a connection waits for the first credential.

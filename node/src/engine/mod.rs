@@ -30,6 +30,8 @@ mod relays;
 pub mod remote;
 mod running;
 mod services;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::time::Duration;

@@ -546,7 +546,7 @@ mod tests {
         let policies = policies();
         assert_eq!(policies.may_register(None, "a", NOW), Ok(()));
         policies.set_authority(Some(authority()));
-        let mut grant = |value: &str| {
+        let grant = |value: &str| {
             let attributes = Attributes::from_pairs([("ockam-relay", value)]).unwrap();
             let peer = Identifier::from(peer().0);
             policies
