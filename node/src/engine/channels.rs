@@ -1,6 +1,5 @@
 //! Secure channels, listeners and TCP connections that the owner asks for by hand (spec 05 §1.12).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +51,7 @@ impl Running {
                     })
                     .collect()
             })
-            .unwrap_or_else(BTreeMap::new);
+            .unwrap_or_default();
         SecureChannelStatus {
             to: match (own.get(&address), info.role) {
                 (Some(channel), _) => channel.to.clone(),
