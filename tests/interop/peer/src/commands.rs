@@ -9,7 +9,9 @@ use portolan_identity::{
     KeyType,
 };
 use portolan_portal::{Inlet, InletOptions, Outlet, OutletOptions};
-use portolan_relay::{AllowEverybody, RegisterOptions, RelayName, RelayRequest, RelayService, RelayServiceOptions};
+use portolan_relay::{
+    AllowEverybody, RegisterOptions, RelayName, RelayRequest, RelayService, RelayServiceOptions,
+};
 use portolan_runtime::{Address, Flow, Message, Payload, Route};
 use portolan_secure_channel::{ChannelOptions, FixedCredential, ListenerOptions, SecureChannel, TrustPolicy};
 use serde_json::{Value, json};
@@ -21,7 +23,8 @@ pub(crate) async fn run(party: &mut Party, command: &Value) -> Result<Value, Fai
     match text(command, "do")? {
         "identity" => Ok(identity(party)),
         "rotate" => {
-            party.identities.update(party.identity.clone())?;
+            // The first rotation finds nothing stored, later ones what is being rotated.
+            let _ = party.identities.update(party.identity.clone())?;
             let rotated = party.identity.rotate(
                 party.vault.as_ref(),
                 party.identities.as_ref(),
@@ -81,8 +84,10 @@ pub(crate) async fn run(party: &mut Party, command: &Value) -> Result<Value, Fai
                 })
                 .collect();
             let counters = party.channels.counters();
-            Ok(json!({ "channels": info, "opened": counters.opened, "failed": counters.failed,
-                "untrusted": counters.untrusted }))
+            Ok(
+                json!({ "channels": info, "opened": counters.opened, "failed": counters.failed,
+                "untrusted": counters.untrusted }),
+            )
         }
         "ask" => ask(party, command).await,
         "send" => {
@@ -221,7 +226,9 @@ fn options(party: &Party, command: &Value) -> Result<ChannelOptions, Failure> {
         options = options.authorities(authorities);
     }
     if let Some(credential) = command["credential"].as_str() {
-        options = options.credentials(FixedCredential::new(CredentialAndPurposeKey::from_hex(credential)?));
+        options = options.credentials(FixedCredential::new(CredentialAndPurposeKey::from_hex(
+            credential,
+        )?));
     }
     Ok(options)
 }
