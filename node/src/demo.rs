@@ -3,7 +3,7 @@
 //! Each participant gets a home of its own in a temporary folder, and every step is the command that a user would type,
 //! run as a process of its own. Nothing here reaches into a node.
 
-use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -44,7 +44,11 @@ pub async fn run(options: DemoOptions) -> Result<()> {
         .map_err(|error| Error::failed(format!("cannot make a temporary folder: {error}")))?;
     let exe = std::env::current_exe()
         .map_err(|error| Error::failed(format!("cannot find the portolan program itself: {error}")))?;
-    let story = Story { exe, folder: folder.path().to_owned(), color: options.color };
+    let story = Story {
+        exe,
+        folder: folder.path().to_owned(),
+        color: options.color,
+    };
     let mut interrupt = on(SignalKind::interrupt())?;
     let mut terminate = on(SignalKind::terminate())?;
     let result = tokio::select! {
@@ -94,31 +98,69 @@ struct Outcome {
 impl Story {
     async fn tell(&self) -> Result<()> {
         let begun = Instant::now();
-        self.say("Bank Corp has a ledger that listens on its own loopback only. Analysis Corp shall read it.");
+        self.say(
+            "Bank Corp has a ledger that listens on its own loopback only. Analysis Corp shall read it.",
+        );
         self.say("Neither opens a port to the other. What lies between them can read nothing.\n");
         let service = service()?;
         let ledger = service.to_string();
 
         self.step("A project: an authority that knows the members, and a relay, in one process");
         let hub = free_port()?;
-        self.run(HUB, &["project", "create", "--tcp-listener-address", &hub]).await?;
+        self.run(HUB, &["project", "create", "--tcp-listener-address", &hub])
+            .await?;
 
         self.step("Two one-time tickets, each with what its holder may do");
-        let bank_ticket = self.run(HUB, &["project", "ticket", "--attribute", "ledger", "--relay", "ledger"]).await?;
-        let analysis_ticket = self.run(HUB, &["project", "ticket", "--attribute", "analyst"]).await?;
+        let bank_ticket = self
+            .run(
+                HUB,
+                &["project", "ticket", "--attribute", "ledger", "--relay", "ledger"],
+            )
+            .await?;
+        let analysis_ticket = self
+            .run(HUB, &["project", "ticket", "--attribute", "analyst"])
+            .await?;
 
         self.step("Bank Corp: enroll, and let analysts reach the ledger through a relay");
         self.run(BANK, &["project", "enroll", &bank_ticket]).await?;
         self.run(BANK, &["node", "create", "bank"]).await?;
         self.run(BANK, &["relay", "create", "ledger"]).await?;
-        self.run(BANK, &["policy", "create", "--resource-type", "tcp-outlet", "--allow", "analyst"]).await?;
+        self.run(
+            BANK,
+            &[
+                "policy",
+                "create",
+                "--resource-type",
+                "tcp-outlet",
+                "--allow",
+                "analyst",
+            ],
+        )
+        .await?;
         self.run(BANK, &["tcp-outlet", "create", "--to", &ledger]).await?;
 
         self.step("Analysis Corp: enroll, and put the ledger on its own localhost");
-        self.run(ANALYSIS, &["project", "enroll", &analysis_ticket]).await?;
+        self.run(ANALYSIS, &["project", "enroll", &analysis_ticket])
+            .await?;
         self.run(ANALYSIS, &["node", "create", "analysis"]).await?;
-        self.run(ANALYSIS, &["policy", "create", "--resource-type", "tcp-inlet", "--allow", "ledger"]).await?;
-        let inlet = self.run(ANALYSIS, &["tcp-inlet", "create", "--from", "127.0.0.1:0", "--via", "ledger"]).await?;
+        self.run(
+            ANALYSIS,
+            &[
+                "policy",
+                "create",
+                "--resource-type",
+                "tcp-inlet",
+                "--allow",
+                "ledger",
+            ],
+        )
+        .await?;
+        let inlet = self
+            .run(
+                ANALYSIS,
+                &["tcp-inlet", "create", "--from", "127.0.0.1:0", "--via", "ledger"],
+            )
+            .await?;
 
         self.step("Analysis Corp reads the ledger at its localhost");
         for account in ["alice", "bob"] {
@@ -129,21 +171,39 @@ impl Story {
             .await?;
             self.quote(&format!("$ curl http://{inlet}/balance/{account}\n{answer}"));
             if !answer.contains(account) {
-                return Err(Error::failed(format!("the ledger answered something else: {answer}")));
+                return Err(Error::failed(format!(
+                    "the ledger answered something else: {answer}"
+                )));
             }
         }
 
         self.step("A member without the attribute is refused");
-        let ticket = self.run(HUB, &["project", "ticket", "--attribute", "visitor"]).await?;
+        let ticket = self
+            .run(HUB, &["project", "ticket", "--attribute", "visitor"])
+            .await?;
         self.run(STRANGER, &["project", "enroll", &ticket]).await?;
         self.run(STRANGER, &["node", "create", "stranger"]).await?;
-        let create = ["tcp-inlet", "create", "door", "--from", "127.0.0.1:0", "--via", "ledger"];
+        let create = [
+            "tcp-inlet",
+            "create",
+            "door",
+            "--from",
+            "127.0.0.1:0",
+            "--via",
+            "ledger",
+        ];
         let door = self.run(STRANGER, &create).await?;
         match off_thread(move || ask(&door, "alice")).await {
-            Ok(answer) => return Err(Error::failed(format!("a member without the attribute got an answer: {answer}"))),
+            Ok(answer) => {
+                return Err(Error::failed(format!(
+                    "a member without the attribute got an answer: {answer}"
+                )));
+            }
             Err(error) => self.quote(&format!("$ curl http://…/balance/alice\n{}", error.message)),
         }
-        let shown = self.quietly(STRANGER, &["tcp-inlet", "show", "door", "--output", "json"]).await?;
+        let shown = self
+            .quietly(STRANGER, &["tcp-inlet", "show", "door", "--output", "json"])
+            .await?;
         let reason = serde_json::from_str::<serde_json::Value>(&shown.stdout)
             .ok()
             .and_then(|inlet| inlet["last_failure"].as_str().map(str::to_owned));
@@ -152,13 +212,21 @@ impl Story {
         }
 
         self.step("A ticket that was used is refused");
-        let again = self.quietly(LATE, &["project", "enroll", &analysis_ticket]).await?;
-        self.quote(&format!("$ portolan project enroll {}\n{}", shorten(&analysis_ticket), again.stderr.trim()));
+        let again = self
+            .quietly(LATE, &["project", "enroll", &analysis_ticket])
+            .await?;
+        self.quote(&format!(
+            "$ portolan project enroll {}\n{}",
+            shorten(&analysis_ticket),
+            again.stderr.trim()
+        ));
         if again.success {
             return Err(Error::failed("a used ticket was accepted"));
         }
 
-        self.step("How fast it is here, end to end encrypted through the relay, all processes on this machine");
+        self.step(
+            "How fast it is here, end to end encrypted through the relay, all processes on this machine",
+        );
         let measured = {
             let inlet = inlet.clone();
             off_thread(move || measure(&inlet)).await?
@@ -180,7 +248,10 @@ impl Story {
 
     /// Runs a command of the story and shows it; its result is what it prints to stdout.
     async fn run(&self, party: Party, arguments: &[&str]) -> Result<String> {
-        let shown: Vec<String> = arguments.iter().map(|argument| quote(&shorten(argument))).collect();
+        let shown: Vec<String> = arguments
+            .iter()
+            .map(|argument| quote(&shorten(argument)))
+            .collect();
         self.prompt(party, &format!("portolan {}", shown.join(" ")));
         let outcome = self.quietly(party, arguments).await?;
         self.quote(outcome.stderr.trim());
@@ -188,8 +259,10 @@ impl Story {
             Ok(outcome.stdout.trim().to_owned())
         } else {
             let command = arguments.iter().take(2).copied().collect::<Vec<_>>().join(" ");
-            Err(Error::failed(format!("`portolan {command}` failed at {}", party.0))
-                .hint("run `portolan demo --keep` and look at the logs in the folder that it names"))
+            Err(
+                Error::failed(format!("`portolan {command}` failed at {}", party.0))
+                    .hint("run `portolan demo --keep` and look at the logs in the folder that it names"),
+            )
         }
     }
 
@@ -230,7 +303,11 @@ impl Story {
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.color {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     fn say(&self, text: &str) {
@@ -243,7 +320,10 @@ impl Story {
     }
 
     fn prompt(&self, party: Party, command: &str) {
-        self.say(&format!("  {} {command}", self.paint("2", &format!("{:>8} $", party.0))));
+        self.say(&format!(
+            "  {} {command}",
+            self.paint("2", &format!("{:>8} $", party.0))
+        ));
     }
 
     fn quote(&self, text: &str) {
@@ -264,12 +344,20 @@ fn remove(path: &Path) {
 
 /// Tickets are long, and secret until they are used.
 fn shorten(argument: &str) -> String {
-    if argument.len() > 80 { format!("{}…", &argument[..12]) } else { argument.to_owned() }
+    if argument.len() > 80 {
+        format!("{}…", &argument[..12])
+    } else {
+        argument.to_owned()
+    }
 }
 
 fn quote(argument: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=…".contains(c);
-    if argument.chars().all(plain) { argument.to_owned() } else { format!("'{argument}'") }
+    if argument.chars().all(plain) {
+        argument.to_owned()
+    } else {
+        format!("'{argument}'")
+    }
 }
 
 fn free_port() -> Result<String> {
@@ -303,9 +391,14 @@ fn service() -> Result<std::net::SocketAddr> {
 
 fn serve(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut line = String::new();
-    let mut reader = BufReader::with_capacity(1024, stream.try_clone()?).take(1024);
-    reader.read_line(&mut line)?;
+    // Byte by byte: what follows the line belongs to the stream, and must not end in a buffer.
+    let mut line = Vec::new();
+    while line.len() < 1024 && !line.ends_with(b"\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        line.push(byte[0]);
+    }
+    let line = String::from_utf8_lossy(&line);
     let mut buffer = vec![0; 256 * 1024];
     match line.trim_end() {
         "ECHO" => loop {
@@ -320,8 +413,20 @@ fn serve(mut stream: TcpStream) -> io::Result<()> {
             stream.write_all(&buffer)?;
         },
         request => {
-            let account = request.strip_prefix("GET /balance/").and_then(|rest| rest.split(' ').next()).unwrap_or("?");
-            let body = format!("{{\"account\":\"{account}\",\"balance\":{}}}\n", 1000 + account.len() * 137);
+            // The rest of the request must be read: closing a socket with unread bytes resets the connection.
+            let mut tail = [0; 4];
+            while tail != *b"\r\n\r\n" {
+                tail.rotate_left(1);
+                stream.read_exact(&mut tail[3..])?;
+            }
+            let account = request
+                .strip_prefix("GET /balance/")
+                .and_then(|rest| rest.split(' ').next())
+                .unwrap_or("?");
+            let body = format!(
+                "{{\"account\":\"{account}\",\"balance\":{}}}\n",
+                1000 + account.len() * 137
+            );
             let length = body.len();
             let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close";
             stream.write_all(format!("{head}\r\ncontent-length: {length}\r\n\r\n{body}").as_bytes())?;
@@ -397,5 +502,10 @@ fn measure(inlet: &str) -> Result<Measured> {
         bytes += source.read(&mut buffer).map_err(lost)? as u64;
     }
     let down = rate(bytes, since);
-    Ok(Measured { median: times[ROUND_TRIPS / 2], p99: times[ROUND_TRIPS * 99 / 100], up, down })
+    Ok(Measured {
+        median: times[ROUND_TRIPS / 2],
+        p99: times[ROUND_TRIPS * 99 / 100],
+        up,
+        down,
+    })
 }

@@ -22,7 +22,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use crate::gate::{self, Pending, Signals};
 use crate::protocol::{PortalMessage, Reason, payload_header};
@@ -41,6 +41,11 @@ const CHUNK: usize = portolan_runtime::payload::POOLED_CAPACITY;
 const SMALL_CHUNK: usize = 4 * 1024;
 /// Less credit than this is not worth a message of its own.
 const WORTHWHILE: usize = 16 * 1024;
+/// How often an end that knows windows gives a sign of life, a credit of nothing: through a relay nobody else would
+/// tell that the other node is gone.
+const BEAT: Duration = Duration::from_secs(10);
+/// Beats without any message of the other end after which it is taken for dead.
+const MISSED_BEATS: u32 = 3;
 /// Index of the mailbox that only says goodbye.
 const GOODBYE: usize = 1;
 /// Payloads gathered into one write.
@@ -143,6 +148,9 @@ pub(crate) struct Connection {
     /// The peer's identifier must stay what it was.
     peer: Option<PeerIdentifier>,
     pinned: bool,
+    beat: Pin<Box<Sleep>>,
+    /// Beats since the last message of the other end.
+    missed: u32,
     _open: Open,
 }
 
@@ -197,6 +205,8 @@ impl Connection {
             path_lost,
             pinned: peer.is_some(),
             peer,
+            beat: Box::pin(sleep(BEAT)),
+            missed: 0,
             _open: open,
         })
     }
@@ -252,6 +262,13 @@ impl Connection {
                     Err(end) => return end,
                 },
                 () = &mut self.path_lost => return path_lost(),
+                () = &mut self.beat => {
+                    self.missed += 1;
+                    if let Err(end) = self.give_sign_of_life().await {
+                        return end;
+                    }
+                    continue;
+                }
                 () = sleep_until(until), if waiting => {
                     if self.shared.core.lock().is_open() {
                         return End::Finished; // A stock peer has had its time after our end.
@@ -269,6 +286,7 @@ impl Connection {
                     text: "the portal was deleted or its node is stopping".to_owned(),
                 };
             };
+            self.missed = 0;
             match self.receive(envelope).await {
                 Ok(opened) => {
                     if opened {
@@ -278,6 +296,29 @@ impl Connection {
                 Err(end) => return end,
             }
         }
+    }
+
+    async fn give_sign_of_life(&mut self) -> Result<(), End> {
+        self.beat.as_mut().reset(Instant::now() + BEAT);
+        let alive = {
+            let core = self.shared.core.lock();
+            core.is_open() && core.has_window()
+        };
+        if !alive {
+            self.missed = 0;
+            return Ok(());
+        }
+        if self.missed > MISSED_BEATS {
+            let text = format!("nothing was heard of the other end for {:?}", BEAT * MISSED_BEATS);
+            return Err(End::Silent {
+                failure: Some((FailureKind::PathLost, text)),
+            });
+        }
+        if self.tell(PortalMessage::Credit(0)).is_err() {
+            return Err(path_lost());
+        }
+        self.ctx.flush().await;
+        Ok(())
     }
 
     /// Looks at what the reader or a rule has signalled. `Ok(true)`: linger for a stock peer.
@@ -389,12 +430,12 @@ impl Connection {
             Some(given) => given,
         };
         let kind = match reason {
-            Reason::Finished | Reason::Stopped => return None,
+            Reason::Finished => return None,
             Reason::Unreachable => FailureKind::Unreachable,
             Reason::Denied => FailureKind::DeniedByPeer,
             Reason::Limit => FailureKind::Limit,
             Reason::Reset => FailureKind::Reset,
-            Reason::Stalled | Reason::Protocol | Reason::Other(_) => FailureKind::Peer,
+            Reason::Stopped | Reason::Stalled | Reason::Protocol | Reason::Other(_) => FailureKind::Peer,
         };
         // What a peer says is shown to people: one line, no control characters.
         let text: String = text
@@ -467,6 +508,8 @@ impl Connection {
                 ready = self.writing.writable() => return ready.map_err(|error| broken(&error)),
                 pending = self.shared.signals.raised() => { self.consider(pending)?; }
                 () = &mut self.path_lost => return Err(path_lost()),
+                // What the other end has sent waits behind the application: its beats do not count meanwhile.
+                () = &mut self.beat => self.give_sign_of_life().await?,
                 () = sleep_until(stalled_since + STALL), if !has_window => {
                     return Err(End::Local {
                         reason: Reason::Stalled,

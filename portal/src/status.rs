@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -54,7 +54,11 @@ pub struct PortalStatus {
     pub(crate) to_application: AtomicU64,
     last_failure: Mutex<Option<Failure>>,
     hook: Option<FailureHook>,
+    logged: Mutex<Option<(Instant, u32)>>,
 }
+
+/// Log lines about failures of one inlet or outlet in a second; further ones are counted by their last failure only.
+const LOGGED_PER_SECOND: u32 = 5;
 
 impl PortalStatus {
     pub(crate) fn new(hook: Option<FailureHook>) -> Arc<Self> {
@@ -95,11 +99,29 @@ impl PortalStatus {
             text: text.into(),
             at: SystemTime::now(),
         };
-        tracing::info!(?kind, "a portal connection failed: {}", failure.text);
+        if self.may_log() {
+            tracing::info!(?kind, "a portal connection failed: {}", failure.text);
+        }
         if let Some(hook) = &self.hook {
             hook(&failure);
         }
         *self.last_failure.lock() = Some(failure);
+    }
+
+    /// Peers and clients can fail as often as they like; they must not fill a disk.
+    fn may_log(&self) -> bool {
+        let mut logged = self.logged.lock();
+        let now = Instant::now();
+        match logged.as_mut() {
+            Some((since, count)) if now.duration_since(*since) < Duration::from_secs(1) => {
+                *count += 1;
+                *count <= LOGGED_PER_SECOND
+            }
+            _ => {
+                *logged = Some((now, 1));
+                true
+            }
+        }
     }
 
     pub(crate) fn begin(self: &Arc<Self>) -> Open {

@@ -16,6 +16,7 @@ use crate::flow::Flow;
 use crate::mailbox::Mailbox;
 use crate::message::{Message, Peer};
 use crate::node::Node;
+use crate::route::MAX_HOPS;
 use crate::worker::Passage;
 use crate::{Address, Error};
 
@@ -122,8 +123,8 @@ impl std::fmt::Debug for Record {
     }
 }
 
-/// Passages that a message goes through at once; more is taken for a circle.
-const MAX_PASSAGES: usize = 32;
+/// Passages that a message goes through at once: the longest route there, and back. More is taken for a circle.
+const MAX_PASSAGES: usize = 2 * MAX_HOPS + 2;
 
 /// Where a message goes after it has been through all passages at its front.
 pub(crate) enum Next {

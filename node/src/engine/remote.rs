@@ -27,6 +27,10 @@ use crate::state::{Home, OwnIdentity, Project, now};
 /// How long a ticket lives unless it is said (03 §4.3): the authority's default, which its answer does not repeat.
 const DEFAULT_TICKET_LIFE: Duration = Duration::from_secs(600);
 
+/// How long the authority may take to answer a handshake. One that is there answers in far less; where another project, or
+/// something else, listens at the address, nobody answers at all.
+const CHANNEL_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// Who speaks, and to which project's authority.
 #[derive(Debug, Clone)]
 pub struct Caller {
@@ -174,7 +178,7 @@ impl Asking {
             authorities: Vec::new(),
             credentials: None,
             authorized: Vec::new(),
-            timeout: caller.timeout,
+            timeout: caller.timeout.min(CHANNEL_TIMEOUT),
             reachable: &[],
             waiting: None,
         };

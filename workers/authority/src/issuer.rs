@@ -20,9 +20,9 @@ use crate::store::Revocation;
 /// before the end and needs the authority only then and at its start.
 pub const DEFAULT_CREDENTIAL_TTL: u64 = 3600;
 
-/// Shortest life that is issued, in seconds. A stock node takes a credential of 120 s or less as already due
-/// for renewal and asks without pause (§6.1).
-pub const MIN_CREDENTIAL_TTL: u64 = 180;
+/// Shortest life that is issued, in seconds. For projects with stock nodes it should be 180 at least: such a node
+/// takes a credential of 120 s or less as already due for renewal and asks without pause (§6.1).
+pub const MIN_CREDENTIAL_TTL: u64 = 5;
 
 /// Longest life that is issued, in seconds: a year.
 pub const MAX_CREDENTIAL_TTL: u64 = 365 * 24 * 3600;

@@ -51,6 +51,8 @@ struct State {
     entries: HashMap<Identifier, Entry>,
     /// How many of the entries are not pinned.
     unpinned: usize,
+    /// The bytes of their histories.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,9 @@ struct Entry {
 impl MemoryIdentityRepository {
     /// Identities that are remembered by default. One of a single change takes less than a KiB.
     pub const DEFAULT_CAPACITY: usize = 16 * 1024;
+
+    /// Bytes of histories that are remembered, beside pinned ones: strangers may have histories of 64 KiB each.
+    pub const MAX_BYTES: usize = 32 * 1024 * 1024;
 
     /// A repository of at most this many identities that are not pinned; at least one.
     pub fn new(capacity: usize) -> Self {
@@ -103,19 +108,26 @@ impl MemoryIdentityRepository {
                 if pin && !entry.pinned {
                     entry.pinned = true;
                     state.unpinned -= 1;
+                    state.bytes -= size(&entry.identity);
                 }
                 *entry.used.get_mut() = now;
             }
             if order == HistoryOrder::Newer {
+                if !entry.pinned {
+                    state.bytes = state.bytes - size(&entry.identity) + size(&identity);
+                }
                 entry.identity = identity;
             }
             return order;
         }
         if !pin {
-            if state.unpinned >= self.capacity {
+            while state.unpinned > 0
+                && (state.unpinned >= self.capacity || state.bytes + size(&identity) > Self::MAX_BYTES)
+            {
                 state.forget_least_used();
             }
             state.unpinned += 1;
+            state.bytes += size(&identity);
         }
         let identifier = *identity.identifier();
         state.entries.insert(
@@ -128,6 +140,10 @@ impl MemoryIdentityRepository {
         );
         HistoryOrder::Newer
     }
+}
+
+fn size(identity: &Identity) -> usize {
+    identity.history().encode().len()
 }
 
 impl State {
@@ -145,7 +161,10 @@ impl State {
 
     fn remove(&mut self, identifier: &Identifier) -> bool {
         let removed = self.entries.remove(identifier);
-        self.unpinned -= usize::from(removed.as_ref().is_some_and(|entry| !entry.pinned));
+        if let Some(entry) = removed.as_ref().filter(|entry| !entry.pinned) {
+            self.unpinned -= 1;
+            self.bytes -= size(&entry.identity);
+        }
         removed.is_some()
     }
 }
