@@ -113,7 +113,9 @@ impl Core {
             )));
         }
         let membership = Membership::start(self.connector.clone(), project, identity)?;
-        memberships.insert(key, Arc::clone(&membership));
+        if let Some(older) = memberships.insert(key, Arc::clone(&membership)) {
+            older.retire();
+        }
         Ok(membership)
     }
 

@@ -5,6 +5,7 @@
 //! gets one. Every open channel that presents the credential is told of the new one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use portolan_authority::api::{Failure, Method, Request, Response};
@@ -51,6 +52,7 @@ pub(crate) struct Membership {
     credential: watch::Sender<CurrentCredential>,
     standing: watch::Sender<Standing>,
     look_again: Notify,
+    retired: AtomicBool,
 }
 
 impl CredentialSource for Membership {
@@ -78,6 +80,7 @@ impl Membership {
             credential: watch::channel(None).0,
             standing: watch::channel(Standing::default()).0,
             look_again: Notify::new(),
+            retired: AtomicBool::new(false),
         });
         let kept = Arc::clone(&membership);
         let node: Node = connector.node.clone();
@@ -117,6 +120,12 @@ impl Membership {
         self.look_again.notify_one();
     }
 
+    /// Renew no more: another one takes its place.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        self.look_again.notify_one();
+    }
+
     /// Wait until there is a credential to present, or until an attempt to get one has failed.
     ///
     /// # Errors
@@ -148,7 +157,7 @@ impl Membership {
 
     async fn keep(&self, connector: &Connector) {
         let home = connector.home.clone();
-        loop {
+        while !self.retired.load(Ordering::Relaxed) {
             let known = self.load(&home).await;
             let presented = known.as_ref().map(|(_, verified)| verified.expires_at);
             if let Some((credential, verified)) = known {

@@ -32,7 +32,7 @@ use crate::state::{NodeRole, NodeSpec, OpenNode, now};
 
 /// The node's secure channel listener.
 pub(super) const API: &str = "api";
-/// How often a node without project looks whether this home has joined one.
+/// How often a node looks whether this home has joined a project, or knows another address of it.
 const LOOK_FOR_PROJECT: Duration = Duration::from_secs(3);
 /// How long the workers of a stopping node may take, together. The whole node stops within 2 s.
 const STOP_LIMIT: Duration = Duration::from_millis(1500);
@@ -58,6 +58,8 @@ pub(crate) struct Running {
     pub(super) inlets: Mutex<BTreeMap<String, Arc<OpenInlet>>>,
     pub(super) creating_inlets: tokio::sync::Mutex<()>,
     stop_asked: Notify,
+    /// What was said last about a project that cannot be joined, so that it is not said again every few seconds.
+    complaint: Mutex<Option<Error>>,
 }
 
 pub(super) struct ChannelListener {
@@ -186,6 +188,7 @@ impl Running {
             inlets: Mutex::default(),
             creating_inlets: tokio::sync::Mutex::default(),
             stop_asked: Notify::new(),
+            complaint: Mutex::default(),
             node,
         });
         running.start_services()?;
@@ -203,9 +206,11 @@ impl Running {
         if let Some(project) = &self.project_node {
             self.services.lock().extend(project.services());
         }
-        // Before anybody can come in.
-        self.adopt_project();
-        self.open_api()?;
+        // Before anybody can come in. A node whose project cannot be read does not start: it would be open to everybody.
+        self.try_adopt_project()?;
+        if !self.channel_listeners.lock().contains_key(API) {
+            self.open_api()?;
+        }
         // Channels may lead to further channels through this node, and handshakes begin over plain connections.
         self.make_reachable(API, true);
         node.add_consumer(self.listener.flow(), &Address::local(API));
@@ -318,32 +323,39 @@ impl Running {
         self.through_channels.lock().iter().map(Address::local).collect()
     }
 
-    /// If the node belongs to no project yet: look whether this home has joined one, and belong to it from now on. Cheap where
-    /// the answer is known.
+    /// Look whether this home has joined a project meanwhile, or knows another address of it, and belong to it from now on.
     pub(super) fn adopt_project(&self) {
-        if self.spec.role != NodeRole::Node || self.core.membership().is_some() {
-            return;
-        }
-        let project = match self.node.project() {
-            Ok(Some(project)) if project.is_ready() => project,
-            Ok(_) => return,
+        match self.try_adopt_project() {
+            Ok(()) => *self.complaint.lock() = None,
             Err(error) => {
-                tracing::warn!("the project of this node cannot be read: {error}");
-                return;
+                let mut complaint = self.complaint.lock();
+                if complaint.as_ref() != Some(&error) {
+                    tracing::error!("this node cannot join the project of its home: {error}");
+                    *complaint = Some(error);
+                }
             }
-        };
-        let name = project.name.clone();
-        let joined = self.core.join(project).and_then(|_| {
-            if self.channel_listeners.lock().contains_key(API) {
-                self.open_api()
-            } else {
-                Ok(())
-            }
-        });
-        match joined {
-            Ok(()) => tracing::info!(project = name, "this node belongs to the project"),
-            Err(error) => tracing::error!(project = name, "this node cannot join the project: {error}"),
         }
+    }
+
+    fn try_adopt_project(&self) -> Result<()> {
+        if self.spec.role != NodeRole::Node {
+            return Ok(());
+        }
+        let project = match self.node.project()? {
+            Some(project) if project.is_ready() => project,
+            // One that was deleted here is not left: that would open what it protects.
+            _ => return Ok(()),
+        };
+        let listens = self.channel_listeners.lock().contains_key(API);
+        let known = self.core.membership();
+        if known.is_some_and(|membership| *membership.project() == project) && listens {
+            return Ok(());
+        }
+        let name = project.name.clone();
+        self.core.join(project)?;
+        self.open_api()?;
+        tracing::info!(project = name, "this node belongs to the project");
+        Ok(())
     }
 
     /// Bring back what is stored: outlets before relays, so that whoever comes through a relay finds them.
