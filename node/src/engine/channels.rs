@@ -168,6 +168,9 @@ impl Running {
         for other in listeners.values() {
             other.listener.add_consumer(&own_address);
         }
+        // Relays that lead here lead to it too.
+        self.core.add_listener(own_address.clone());
+        self.reachable_through_relays(&own_address);
         let status = SecureChannelListenerStatus {
             address: request.address.clone(),
             identifier: identifier.to_string(),
@@ -201,6 +204,7 @@ impl Running {
         }
         let removed = self.channel_listeners.lock().remove(address);
         let listener = removed.ok_or_else(|| unknown_listener(address))?;
+        self.core.remove_listener(listener.listener.address());
         listener.listener.stop();
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use portolan_identity::{Identifier, Identity};
-use portolan_runtime::Node;
+use portolan_runtime::{Address, Node};
 use portolan_secure_channel::{ChannelOptions, CredentialSource, LocalIdentity};
 
 use super::connect::{Appearance, Connector, blocking};
@@ -28,6 +28,8 @@ pub(crate) struct Core {
     membership: RwLock<Option<Arc<Membership>>>,
     /// By identifier of ours and project id.
     memberships: Mutex<HashMap<(Identifier, String), Arc<Membership>>>,
+    /// Secure channel listeners beside `api` that the owner has made.
+    listeners: Mutex<Vec<Address>>,
     /// On a project node: its own authority, whose credentials it believes without being a member itself.
     authority: Option<Identity>,
 }
@@ -48,6 +50,7 @@ impl Core {
             own,
             membership: RwLock::new(None),
             memberships: Mutex::default(),
+            listeners: Mutex::default(),
             authority,
         }
     }
@@ -58,6 +61,21 @@ impl Core {
 
     pub(crate) fn home(&self) -> &Home {
         &self.connector.home
+    }
+
+    /// Secure channel listeners beside `api` that the owner has made.
+    pub(crate) fn listeners(&self) -> Vec<Address> {
+        self.listeners.lock().clone()
+    }
+
+    /// There is another listener.
+    pub(crate) fn add_listener(&self, listener: Address) {
+        self.listeners.lock().push(listener);
+    }
+
+    /// The listener is gone.
+    pub(crate) fn remove_listener(&self, listener: &Address) {
+        self.listeners.lock().retain(|known| known != listener);
     }
 
     /// The node's own identity.

@@ -27,8 +27,7 @@ use portolan_identity::{
 use portolan_relay::RelayTable;
 use portolan_runtime::services::Strip;
 use portolan_runtime::{
-    AccessControl, Address, Context, Envelope, PeerIdentifier, Result as RuntimeResult, SyncWorker,
-    WorkerOptions,
+    AccessControl, Address, Message, Node, Passage, PeerIdentifier, Result as RuntimeResult, WorkerOptions,
 };
 use portolan_secure_channel::{ChannelOptions, ListenerOptions, SecureChannelListener};
 use portolan_tcp::TcpListener;
@@ -61,16 +60,15 @@ pub(super) struct ProjectNode {
 /// Leads `[authority, api]` to the authority's listener.
 struct Entrance;
 
-impl SyncWorker for Entrance {
-    fn handle(&mut self, ctx: &mut Context, envelope: Envelope) -> RuntimeResult<()> {
-        let mut message = envelope.message;
+impl Passage for Entrance {
+    fn pass(&self, _: &Node, _: &Address, message: &mut Message) -> RuntimeResult<bool> {
         message.onward.step();
-        if message.onward.next() == Some(&Address::local(API)) {
+        let leads_in = message.onward.next() == Some(&Address::local(API));
+        if leads_in {
             message.onward.step();
             message.onward.prepend(Address::local(AUTHORITY_API));
-            ctx.forward(message)?;
         }
-        Ok(())
+        Ok(leads_in)
     }
 }
 
@@ -142,7 +140,7 @@ impl ProjectNode {
 
         let only = |addresses: &[&str]| AccessControl::Only(addresses.iter().map(Address::local).collect());
         let entrance = WorkerOptions::new(AUTHORITY).outgoing(only(&[AUTHORITY_API]));
-        node.start_sync_worker(entrance, Entrance)
+        node.start_passage(entrance, Arc::new(Entrance))
             .map_err(runtime_error)?;
         let project = WorkerOptions::new(Address::local(&role.project_id)).outgoing(only(&[API, AUTHORITY]));
         node.start_sync_worker(project, Strip::default())

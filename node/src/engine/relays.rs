@@ -9,6 +9,7 @@ use portolan_relay::{
     Connection, RegisterOptions, RegisteredRelay, RegistrationError, RelayName, RelayRequest, SessionMonitor,
     SessionSettings, register,
 };
+use portolan_runtime::{Address, Flow};
 use portolan_secure_channel::CredentialSource;
 
 use super::core::{Core, identifiers};
@@ -54,7 +55,8 @@ struct State {
 #[derive(Clone)]
 struct Registered {
     remote_address: String,
-    flow: String,
+    /// What comes through the relay.
+    flow: Arc<Flow>,
 }
 
 impl Relay {
@@ -97,7 +99,7 @@ impl Relay {
                 .as_ref()
                 .map(|relay| format!("/service/{}", relay.remote_address)),
             worker_address: registered.as_ref().map(|relay| relay.remote_address.clone()),
-            flow_control_id: registered.as_ref().map(|relay| relay.flow.clone()),
+            flow_control_id: registered.as_ref().map(|relay| relay.flow.id().to_string()),
             connection_status: if session.is_up() {
                 ConnectionStatus::Up
             } else {
@@ -148,15 +150,14 @@ impl Shared {
         let relay: RegisteredRelay = register(self.core.node(), path.route(), request, options)
             .await
             .map_err(|error| refusal(&self.name, &error))?;
-        for name in REACHABLE {
-            self.core
-                .node()
-                .add_consumer(relay.flow(), &portolan_runtime::Address::local(name));
+        // Further listeners that the owner has made; `api` and its companions were said when the path was opened.
+        for listener in self.core.listeners() {
+            self.core.node().add_consumer(relay.flow(), &listener);
         }
         tracing::info!(relay = relay.remote_address(), at = %self.at, "relay registered");
         self.state.lock().registered = Some(Registered {
             remote_address: relay.remote_address().to_owned(),
-            flow: relay.flow().id().to_string(),
+            flow: Arc::clone(relay.flow()),
         });
         let (path_lost, relay_lost) = (path.lost(), relay.lost());
         let lost = async move {
@@ -181,6 +182,15 @@ fn refusal(name: &RelayName, error: &RegistrationError) -> Error {
 }
 
 impl Running {
+    /// Let what comes through the relays reach a listener that was made after them.
+    pub(super) fn reachable_through_relays(&self, listener: &Address) {
+        for relay in self.relays.lock().values() {
+            if let Some(registered) = &relay.shared.state.lock().registered {
+                self.core.node().add_consumer(&registered.flow, listener);
+            }
+        }
+    }
+
     /// Bring back a stored relay. One that cannot be read any more is logged and left out.
     pub(super) fn restore_relay(&self, spec: RelaySpec) {
         let name = spec.name.clone();

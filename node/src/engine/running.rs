@@ -34,6 +34,8 @@ use crate::state::{NodeRole, NodeSpec, OpenNode, now};
 pub(super) const API: &str = "api";
 /// How often a node looks whether this home has joined a project, or knows another address of it.
 const LOOK_FOR_PROJECT: Duration = Duration::from_secs(3);
+/// Identities of peers that are remembered. Anybody may open a channel to `api`, with an identity of up to 64 KiB.
+const KNOWN_IDENTITIES: usize = 4096;
 /// How long the workers of a stopping node may take, together. The whole node stops within 2 s.
 const STOP_LIMIT: Duration = Duration::from_millis(1500);
 
@@ -134,7 +136,7 @@ impl Running {
         runtime: &Node,
     ) -> Result<Arc<Self>> {
         let attributes = Arc::new(MemoryAttributeRepository::default());
-        let identities = Arc::new(MemoryIdentityRepository::default());
+        let identities = Arc::new(MemoryIdentityRepository::new(KNOWN_IDENTITIES));
         // The first one of this identity in an empty repository.
         let _ = identities.pin(own.identity.clone());
         let policies = Arc::new(Policies::new(Arc::clone(&attributes)));
