@@ -6,11 +6,13 @@ use std::time::Duration;
 use ockam::identity::models::{CredentialAndPurposeKey, CredentialSchemaIdentifier};
 use ockam::identity::utils::AttributesBuilder;
 use ockam::identity::{Identifier, SecureChannel, SecureChannelListenerOptions, SecureChannelOptions};
+use ockam::remote::{RemoteRelayInfo, RemoteRelayOptions};
 use ockam::tcp::{TcpConnection, TcpConnectionOptions, TcpListener, TcpListenerOptions, TcpTransport};
 use ockam::{
     Any, Context, Executor, LocalMessage, MessageSendReceiveOptions, Node, NodeBuilder, Result, Route,
     Routed, Worker, route,
 };
+use ockam::{RelayService, RelayServiceOptions};
 use ockam_core::flow_control::FlowControlId;
 use ockam_core::{Address, AllowAll, NeutralMessage, SecureChannelLocalInfo};
 use tokio::time::timeout;
@@ -202,6 +204,25 @@ impl Stock {
             .expect("the address is free");
     }
 
+    /// Starts a relay service: reachable, like its relays, over every TCP listener that there is and for `more`.
+    pub fn serve_relays(&self, more: &[FlowControlId]) {
+        let mut flows = self.flows.lock().expect("nobody panics with it").clone();
+        flows.extend_from_slice(more);
+        let options = flows.iter().fold(RelayServiceOptions::new(), |options, flow| {
+            options.service_as_consumer(flow).relay_as_consumer(flow)
+        });
+        let options = options.prefix("forward_to_").alias("static_forwarding_service");
+        RelayService::create(self.node.context(), "forwarding_service", options)
+            .expect("the addresses are free");
+    }
+
+    /// Registers as a relay target; `route` leads to the relay node.
+    pub async fn register(&self, route: Route, name: &str) -> Result<RemoteRelayInfo> {
+        self.node
+            .create_static_relay(route, name, RemoteRelayOptions::new())
+            .await
+    }
+
     /// Opens a secure channel; the services are reachable through it.
     pub async fn channel(&self, route: Route, options: SecureChannelOptions) -> Result<SecureChannel> {
         let channel = self
@@ -343,4 +364,46 @@ fn numbered(number: u64, size: usize) -> Vec<u8> {
 /// A local address, as a peer of ours prints it (`0#…`), for a route of a stock node.
 pub fn local(address: &str) -> Address {
     address.strip_prefix("0#").unwrap_or(address).into()
+}
+
+/// A stock node in a process of its own.
+pub struct StockProcess {
+    child: std::process::Child,
+    /// Where it listens.
+    pub address: String,
+    /// Its identifier.
+    pub identifier: String,
+}
+
+impl StockProcess {
+    /// Starts one: the binary `stock-node` of this package, listening at an address whose port is not 0.
+    pub fn start(binary: &str, address: &str) -> Self {
+        use std::io::BufRead;
+        let mut child = std::process::Command::new(binary)
+            .arg(address)
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("it can be started");
+        let mut line = String::new();
+        let mut output = std::io::BufReader::new(child.stdout.take().expect("it has an output"));
+        output.read_line(&mut line).expect("it says who it is");
+        Self {
+            child,
+            address: address.to_owned(),
+            identifier: line.trim().to_owned(),
+        }
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for StockProcess {
+    fn drop(&mut self) {
+        self.kill();
+    }
 }
