@@ -36,7 +36,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How long the last bytes of an ended stream may take to be written.
 const LAST_WRITE: Duration = Duration::from_secs(60);
 /// Largest chunk: a pooled buffer full. Reads of it need few system calls and few records, see `benches/`.
-const CHUNK: usize = portolan_runtime::payload::POOLED_CAPACITY;
+const CHUNK: usize = portolan_runtime::payload::CHUNK;
 /// Smallest chunk buffer, for interactive traffic.
 const SMALL_CHUNK: usize = 4 * 1024;
 /// Less credit than this is not worth a message of its own.

@@ -16,8 +16,14 @@ pub const HEADROOM: usize = 512;
 /// Room left behind: each secure channel adds 17 bytes.
 pub const TAILROOM: usize = 128;
 
-/// Capacity of the buffers that are pooled, without head and tail room: one portal chunk.
-pub const POOLED_CAPACITY: usize = 256 * 1024;
+/// Largest piece of a byte stream that is made into one message. Large pieces cost few system calls and records; beyond
+/// this size the pieces of a path no longer fit into the caches of a core together.
+pub const CHUNK: usize = 256 * 1024;
+/// Capacity of the buffers that are pooled, without head and tail room: a chunk with the headers that it has when it
+/// arrives.
+pub const POOLED_CAPACITY: usize = CHUNK + 4 * 1024;
+/// A payload that is copied, for want of room in front, goes into a pooled buffer from this size on.
+const POOLED_FROM: usize = 32 * 1024;
 /// Buffers kept by the pool of one thread; what is above goes back to the allocator.
 const POOL_LIMIT: usize = 16;
 
@@ -145,7 +151,13 @@ impl Payload {
     /// Makes the payload `count` bytes longer in front and returns them, with undefined content.
     pub fn grow_front(&mut self, count: usize) -> &mut [u8] {
         if count > self.start {
-            let mut roomy = Self::with_capacity(count + self.len());
+            let needed = count + self.len();
+            let pooled = (POOLED_FROM..=POOLED_CAPACITY).contains(&needed);
+            let mut roomy = if pooled {
+                Self::pooled()
+            } else {
+                Self::with_capacity(needed)
+            };
             roomy.buffer.resize(roomy.start + count, 0);
             roomy.buffer.extend_from_slice(self.as_slice());
             roomy.start += count;

@@ -13,6 +13,8 @@ use bytes::BytesMut;
 const SMALLEST: usize = 4 * 1024;
 /// Largest read, in bytes: several portal chunks, so that a header and the chunk behind it cost one system call.
 const LARGEST: usize = 512 * 1024;
+/// A short read: the header of a large frame and its routes, and little of its content.
+const HEADER_READ: usize = 1024;
 /// Buffers that wait for their messages to be gone. With what is in mailboxes and write queues behind them, more would
 /// not be free any sooner.
 const RETIRED: usize = 6;
@@ -25,6 +27,7 @@ pub(crate) struct ReceiveBuffer {
     retired: VecDeque<BytesMut>,
     size: usize,
     small_reads: u32,
+    header_next: bool,
 }
 
 impl ReceiveBuffer {
@@ -34,6 +37,7 @@ impl ReceiveBuffer {
             retired: VecDeque::new(),
             size: SMALLEST,
             small_reads: 0,
+            header_next: false,
         }
     }
 
@@ -45,6 +49,17 @@ impl ReceiveBuffer {
     /// Takes `count` bytes off the front.
     pub(crate) fn take(&mut self, count: usize) -> BytesMut {
         self.current.split_to(count)
+    }
+
+    /// The next read shall be a short one: after a large frame, which has a buffer of its own, usually another follows,
+    /// and what was read of it here must be copied there.
+    pub(crate) fn expect_header(&mut self) {
+        self.header_next = true;
+    }
+
+    /// How many bytes the next read may take.
+    pub(crate) fn read_limit(&self) -> usize {
+        if self.header_next { HEADER_READ } else { usize::MAX }
     }
 
     /// The buffer to append to, with room for at least one byte; `frame` is the length of the frame that has begun, if
@@ -94,6 +109,9 @@ impl ReceiveBuffer {
 
     /// Learns from the result of a read.
     pub(crate) fn note_read(&mut self, count: usize) {
+        if std::mem::take(&mut self.header_next) {
+            return;
+        }
         if count >= self.size / 2 && self.size < LARGEST {
             self.size *= 4;
             self.size = self.size.min(LARGEST);

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::BufMut;
+use portolan_runtime::payload::POOLED_CAPACITY;
 use portolan_runtime::{
     AccessControl, Address, Capacity, Context, Flow, MAX_HOPS, MailboxOptions, Message, Node, Payload,
     Placement, Stage, WorkerOptions, wire,
@@ -33,6 +35,8 @@ const GATHERED_BYTES: usize = 1024 * 1024;
 const LINGER_IDLE: Duration = Duration::from_millis(200);
 /// And at most this long.
 const LINGER: Duration = Duration::from_secs(5);
+/// Frames from this size on are read into a buffer of their own.
+const LARGE_FRAME: usize = 32 * 1024;
 /// Silence after which an empty receive buffer is given back.
 const BUFFER_IDLE: Duration = Duration::from_millis(500);
 
@@ -164,8 +168,26 @@ impl Shared {
                 match frame::check(buffer.received(), limit)? {
                     Progress::Complete(total) => {
                         waited = Duration::ZERO;
-                        let bytes = buffer.take(total);
-                        self.deliver(ctx, bytes)?;
+                        self.deliver(ctx, Payload::from_buffer(buffer.take(total)))?;
+                        if ctx.has_unsent() {
+                            ctx.flush().await;
+                        }
+                    }
+                    Progress::Partial(total)
+                        if (LARGE_FRAME..POOLED_CAPACITY).contains(&total)
+                            && self.flow.is_authenticated() =>
+                    {
+                        let begun = buffer.take(buffer.received().len());
+                        let allowed = options.allowance(total);
+                        let Some(frame) = self
+                            .read_large(&reading, &begun, total, allowed, &mut waited)
+                            .await?
+                        else {
+                            return Err(End::Closed);
+                        };
+                        waited = Duration::ZERO;
+                        buffer.expect_header();
+                        self.deliver(ctx, frame)?;
                         if ctx.has_unsent() {
                             ctx.flush().await;
                         }
@@ -178,7 +200,7 @@ impl Shared {
                 }
             }
             let allowed = if !version_seen || !buffer.received().is_empty() {
-                options.frame_timeout + Duration::from_secs(begun.unwrap_or(0) as u64 / (64 * 1024))
+                options.allowance(begun.unwrap_or(0))
             } else if self.flow.is_authenticated() {
                 Duration::MAX
             } else {
@@ -193,13 +215,40 @@ impl Shared {
         }
     }
 
+    /// Reads the rest of a frame of an authenticated peer into a pooled buffer of its own, with head and tail room: a
+    /// relay sends it on under longer headers. `None` at the end of the stream.
+    async fn read_large(
+        &self,
+        reading: &OwnedReadHalf,
+        begun: &[u8],
+        total: usize,
+        allowed: Duration,
+        waited: &mut Duration,
+    ) -> Result<Option<Payload>, End> {
+        let mut frame = Payload::pooled();
+        frame.append(begun);
+        while frame.len() < total {
+            let missing = total - frame.len();
+            match reading.try_read_buf(&mut frame.buffer_mut().limit(missing)) {
+                Ok(0) => return Ok(None),
+                Ok(count) => {
+                    self.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    wait_readable(reading, allowed, waited, "the rest of a frame").await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Some(frame))
+    }
+
     /// Hands one message on. Only what is malformed is an error; that nobody takes it is not the peer's business.
-    fn deliver(&self, ctx: &mut Context, bytes: bytes::BytesMut) -> Result<(), End> {
-        let decoded = wire::decode(&bytes[HEADER..])?;
+    fn deliver(&self, ctx: &mut Context, mut payload: Payload) -> Result<(), End> {
+        let decoded = wire::decode(&payload.as_slice()[HEADER..])?;
         if decoded.onward.is_empty() {
             return Ok(()); // A heartbeat (spec 01 §6.4).
         }
-        let mut payload = Payload::from_buffer(bytes);
         payload.strip_front(HEADER + decoded.payload.start);
         payload.truncate(decoded.payload.len());
         let mut message = Message {
@@ -299,7 +348,8 @@ async fn read(
     waited: &mut Duration,
 ) -> Result<usize, End> {
     loop {
-        match reading.try_read_buf(buffer.for_reading(begun)) {
+        let limit = buffer.read_limit();
+        match reading.try_read_buf(&mut buffer.for_reading(begun).limit(limit)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             result => return Ok(result?),
         }
@@ -309,22 +359,31 @@ async fn read(
             }
             continue;
         }
-        if allowed == Duration::MAX {
-            reading.readable().await?;
+        let what = if begun.is_some() {
+            "the rest of a frame"
         } else {
-            let since = Instant::now();
-            let what = if begun.is_some() {
-                "the rest of a frame"
-            } else {
-                "its next bytes"
-            };
-            match timeout(allowed.saturating_sub(*waited), reading.readable()).await {
-                Ok(ready) => ready?,
-                Err(_) => return Err(End::Timeout(allowed, what)),
-            }
-            *waited += since.elapsed();
-        }
+            "its next bytes"
+        };
+        wait_readable(reading, allowed, waited, what).await?;
     }
+}
+
+async fn wait_readable(
+    reading: &OwnedReadHalf,
+    allowed: Duration,
+    waited: &mut Duration,
+    what: &'static str,
+) -> Result<(), End> {
+    if allowed == Duration::MAX {
+        return Ok(reading.readable().await?);
+    }
+    let since = Instant::now();
+    match timeout(allowed.saturating_sub(*waited), reading.readable()).await {
+        Ok(ready) => ready?,
+        Err(_) => return Err(End::Timeout(allowed, what)),
+    }
+    *waited += since.elapsed();
+    Ok(())
 }
 
 async fn write_all(writing: &mut OwnedWriteHalf, bytes: &[u8], limit: Duration) -> io::Result<()> {

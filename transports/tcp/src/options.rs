@@ -30,6 +30,13 @@ pub struct TcpOptions {
     pub max_connections: usize,
 }
 
+impl TcpOptions {
+    /// How long the rest of a frame of this many bytes may take.
+    pub(crate) fn allowance(&self, frame: usize) -> Duration {
+        self.frame_timeout + Duration::from_secs(frame as u64 / (64 * 1024))
+    }
+}
+
 impl Default for TcpOptions {
     fn default() -> Self {
         Self {
