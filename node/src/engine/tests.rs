@@ -503,3 +503,73 @@ async fn a_node_joins_the_project_that_its_home_joins_later_and_is_closed_to_str
     other.stop().await;
     hub.node.stop().await;
 }
+
+impl RunningNode {
+    async fn until(&self, what: &str, holds: impl Fn(&NodeStatus) -> bool) -> NodeStatus {
+        let waiting = async {
+            loop {
+                let status: NodeStatus = self.client.get(path::NODE).await.unwrap();
+                if holds(&status) {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.expect(what)
+    }
+}
+
+#[tokio::test]
+async fn a_start_needs_no_authority_while_the_credential_of_the_last_time_is_valid() {
+    let hub = Hub::start().await;
+    let machine = Machine::enrolled(&hub, &[]).await;
+    let node = machine.create("n1").await;
+    node.until("it gets a credential", |status| {
+        status.credential_expires_at.is_some()
+    })
+    .await;
+    node.stop().await;
+    hub.node.stop().await;
+    let node = Machine::start(machine.home.node_folder("n1").unwrap()).await;
+    node.until("it has the credential of the last time", |status| {
+        status.credential_expires_at.is_some() && status.credential_failure.is_none()
+    })
+    .await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_is_no_member_is_told_so_and_gets_a_credential_once_it_is_one() {
+    let hub = Hub::start().await;
+    let machine = Machine::new();
+    machine
+        .home
+        .database()
+        .unwrap()
+        .put_project(&hub.project, true)
+        .unwrap();
+    let node = machine.create("n1").await;
+    let refused = node
+        .until("it is refused", |status| status.credential_failure.is_some())
+        .await;
+    assert!(
+        refused
+            .credential_failure
+            .unwrap()
+            .contains("unauthorized member")
+    );
+    let route = "/project/test/service/forward_to_db/secure/api/service/outlet";
+    let inlet = node.inlet("i", route, 1000).await;
+    assert_eq!(inlet.status, ConnectionStatus::Down);
+    assert!(inlet.last_failure.unwrap().contains("no credential"));
+    let admin = hub.machine.caller(&hub.project);
+    remote::add_member(&admin, &machine.identifier(), &BTreeMap::new())
+        .await
+        .unwrap();
+    node.until("it gets a credential", |status| {
+        status.credential_expires_at.is_some()
+    })
+    .await;
+    node.stop().await;
+    hub.node.stop().await;
+}
