@@ -16,9 +16,10 @@ pub const HEADROOM: usize = 512;
 /// Room left behind: each secure channel adds 17 bytes.
 pub const TAILROOM: usize = 128;
 
-/// Largest piece of a byte stream that is made into one message. Large pieces cost few system calls and records; beyond
-/// this size the pieces of a path no longer fit into the caches of a core together.
-pub const CHUNK: usize = 256 * 1024;
+/// Largest piece of a byte stream that is made into one message. Chosen by measurement (see `docs/performance.md`):
+/// through a relay, 64 KiB cost a quarter more CPU time than this, for more system calls and records, and 256 KiB a
+/// tenth more, for what no longer stays in the caches of a core.
+pub const CHUNK: usize = 128 * 1024;
 /// Capacity of the buffers that are pooled, without head and tail room: a chunk with the headers that it has when it
 /// arrives.
 pub const POOLED_CAPACITY: usize = CHUNK + 4 * 1024;
