@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::control::api::{Done, ErrorBody, NodeStatus, path};
@@ -171,15 +171,34 @@ impl Parent {
     }
 }
 
+/// The signals that stop a node in this process.
+pub(crate) struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// From now on these signals do not kill the process. Before its node is opened, and with that seen as running.
+    pub(crate) fn install() -> Result<Self> {
+        let fail = |error: std::io::Error| Error::failed(format!("signals cannot be received: {error}"));
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(fail)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(fail)?,
+        })
+    }
+}
+
 /// Run a node in this process until a signal, the end of stdin (`exit_on_eof`) or a request stops it.
 pub(crate) async fn run_here(
     node: OpenNode,
+    signals: StopSignals,
     exit_on_eof: bool,
     ready: impl FnOnce(&NodeStatus) + Send + 'static,
 ) -> Result<()> {
-    let fail = |error: std::io::Error| Error::failed(format!("signals cannot be received: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(fail)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(fail)?;
+    let StopSignals {
+        mut terminate,
+        mut interrupt,
+    } = signals;
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(async move {
         tokio::select! {

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use portolan_tests::project::Project;
 use portolan_tests::{Home, process, until};
 
 use crate::exit;
@@ -226,7 +227,11 @@ fn a_node_listens_on_loopback_only_unless_told_otherwise() {
 #[test]
 fn a_stranger_on_plain_tcp_reaches_neither_management_nor_portals_nor_relays() {
     use portolan_tests::raw::{Peer, bare_bytes, message};
+    // A node of a project: one without has nobody to tell members from strangers by.
+    let project = Project::start();
     let home = Home::new();
+    let ticket = project.ticket(&["--attribute", "any"]);
+    home.ok(["project", "enroll", &ticket]);
     let address = portolan_tests::project::free_address();
     home.ok([
         "node",
@@ -239,8 +244,10 @@ fn a_stranger_on_plain_tcp_reaches_neither_management_nor_portals_nor_relays() {
     for service in [
         "node_manager",
         "_internal.nodemanager",
+        "echo",
         "outlet",
         "forwarding_service",
+        "static_forwarding_service",
         "credential_issuer",
     ] {
         let mut peer = Peer::greet(address);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::show::shown;
 use crate::cli::context::{Context, DEFAULT_LISTENER};
-use crate::cli::process::{self, Parent};
+use crate::cli::process::{self, Parent, StopSignals};
 use crate::cli::{project, values};
 use crate::error::{Error, Result};
 use crate::host_port::HostPort;
@@ -96,12 +96,13 @@ impl Create {
     }
 
     async fn run_in_foreground(&self, context: &Context, folder: &NodeFolder) -> Result<()> {
+        let signals = StopSignals::install()?;
         let node = folder.open()?;
         context.adopt_as_default(folder)?;
         let (context, folder_of) = (context.clone(), folder.clone());
         let ran = Arc::new(AtomicBool::new(false));
         let runs = ran.clone();
-        let result = process::run_here(node, self.exit_on_eof, move |status| {
+        let result = process::run_here(node, signals, self.exit_on_eof, move |status| {
             runs.store(true, Ordering::Relaxed);
             context.terminal.done(format!(
                 "The node `{}` is running. Stop it with Ctrl-C.",
@@ -124,6 +125,7 @@ impl Create {
 
     async fn run_as_child(self, context: &Context) -> Result<()> {
         let parent = Parent::detach();
+        let signals = StopSignals::install()?;
         let node = match self.name.as_deref().map(|name| context.home().node(name)?.open()) {
             Some(Ok(node)) => node,
             Some(Err(error)) => {
@@ -134,7 +136,7 @@ impl Create {
         };
         let parent = Arc::new(parking_lot::Mutex::new(Some(parent)));
         let on_ready = parent.clone();
-        let result = process::run_here(node, false, move |_| {
+        let result = process::run_here(node, signals, false, move |_| {
             if let Some(parent) = on_ready.lock().take() {
                 parent.ready();
             }

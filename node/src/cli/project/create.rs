@@ -13,7 +13,8 @@ use super::AUTHORITY_TIMEOUT;
 use super::records::{plain, record};
 use crate::cli::context::Context;
 use crate::cli::output::Answer;
-use crate::cli::{process, values};
+use crate::cli::process::{self, StopSignals};
+use crate::cli::values;
 use crate::control::api::CredentialStatus;
 use crate::engine;
 use crate::engine::remote::{self, Caller};
@@ -253,12 +254,13 @@ fn caller_of(context: &Context, written: &Written) -> Caller {
 }
 
 async fn run_in_foreground(context: &Context, written: Written) -> Result<()> {
+    let signals = StopSignals::install()?;
     let node = written.folder.open()?;
     let ran = Arc::new(AtomicBool::new(false));
     let written = Arc::new(written);
     let (runs, of, cx) = (ran.clone(), written.clone(), context.clone());
     let runtime = tokio::runtime::Handle::current();
-    let result = process::run_here(node, false, move |_| {
+    let result = process::run_here(node, signals, false, move |_| {
         runs.store(true, Ordering::Relaxed);
         cx.terminal.done(created_text(&of));
         let _ = cx.terminal.answer(&created(&of, None));
