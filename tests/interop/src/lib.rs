@@ -6,6 +6,7 @@
 
 // A harness: what cannot be set up stops the test.
 
+pub mod middle;
 pub mod peer;
 pub mod stock;
 
