@@ -17,6 +17,7 @@ use portolan_secure_channel::{ChannelOptions, FixedCredential, ListenerOptions, 
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use crate::carriers;
 use crate::party::{Failure, Party, SERVICES, now};
 
 pub(crate) async fn run(party: &mut Party, command: &Value) -> Result<Value, Failure> {
@@ -153,6 +154,16 @@ pub(crate) async fn run(party: &mut Party, command: &Value) -> Result<Value, Fai
             let local = inlet.local().to_string();
             party.inlets.push(inlet);
             Ok(json!({ "address": local }))
+        }
+        "initiate" => {
+            let said = bytes(command, "payload")?;
+            let (offer, extra) = (bytes(command, "offer")?, bytes(command, "extra")?);
+            let echo = carriers::initiate(party, route(command)?, &offer, &extra, &said).await?;
+            Ok(json!({ "payload": hex::encode(echo) }))
+        }
+        "respond" => {
+            let (said, offer) = carriers::respond(party, &bytes(command, "extra")?).await?;
+            Ok(json!({ "payload": hex::encode(said), "offer": hex::encode(offer) }))
         }
         other => Err(format!("no command {other}").into()),
     }

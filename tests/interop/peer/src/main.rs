@@ -14,7 +14,9 @@
 //! | `attributes` | what an authority said of a peer, as this peer learned it |
 //! | `relays`, `register`, `lost` | relays: their service, and a registration |
 //! | `outlet`, `inlet` | the ends of a portal |
+//! | `initiate`, `respond` | a channel with something in the extension carriers of its handshake |
 
+mod carriers;
 mod commands;
 mod inbox;
 mod party;
