@@ -2,22 +2,22 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ockam::identity::models::CredentialAndPurposeKey;
 use ockam::identity::{
     CredentialRetrieverCreator, Identifier, RemoteCredentialRetrieverCreator, RemoteCredentialRetrieverInfo,
-    RemoteCredentialRetrieverTimingOptions, SecureChannel, SecureChannelOptions, SecureClient,
-    TrustIdentifierPolicy,
+    RemoteCredentialRetrieverTimingOptions, SecureChannel, SecureChannelListenerOptions,
+    SecureChannelOptions, SecureClient, TrustIdentifierPolicy,
 };
 use ockam::tcp::{TCP, TcpInletOptions};
-use ockam::{Route, route};
-use ockam_core::NeutralMessage;
-use ockam_core::api::{Reply, Request};
+use ockam::{Context, LocalMessage, Route, Routed, Worker, route};
+use ockam_core::api::{Reply, Request, Response};
+use ockam_core::{NeutralMessage, SecureChannelLocalInfo};
 use portolan_interop::stock::Stock;
 use portolan_interop::{eventually, run};
-use portolan_tests::{Project, Service};
+use portolan_tests::{Home, Project, Service};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -396,5 +396,158 @@ fn a_deleted_stock_member_gets_no_credential_and_may_come_back_with_a_new_ticket
         member.redeem().await.expect("the new code is good");
         let credential = member.credential().await.expect("a member again");
         assert_eq!(member.said(&credential, "role").await.as_deref(), Some("again"));
+    });
+}
+
+// --- Portolan as the member of an authority that is made of the stock library ---------------------------------------
+
+/// Redeems one code, for one identity; what a stock authority does at `enrollment_token_acceptor`.
+struct Acceptor {
+    code: Vec<u8>,
+    members: Arc<Mutex<Vec<Identifier>>>,
+}
+
+/// Issues credentials to the members; what a stock authority does at `credential_issuer`.
+struct Issuer {
+    node: Arc<Stock>,
+    members: Arc<Mutex<Vec<Identifier>>>,
+}
+
+fn caller(message: &LocalMessage) -> Identifier {
+    Identifier::from(
+        SecureChannelLocalInfo::find_info(message)
+            .expect("through a channel")
+            .their_identifier(),
+    )
+}
+
+#[ockam::worker]
+impl Worker for Acceptor {
+    type Context = Context;
+    type Message = Request<NeutralMessage>;
+
+    async fn handle_message(
+        &mut self,
+        ctx: &mut Context,
+        message: Routed<Self::Message>,
+    ) -> ockam::Result<()> {
+        let (back, who) = (message.return_route().clone(), caller(message.local_message()));
+        let (header, body) = message.into_body()?.into_parts();
+        let code = body.map(NeutralMessage::into_vec).unwrap_or_default();
+        let known = self.members.lock().expect("nobody panics with it").contains(&who);
+        if known {
+            return ctx
+                .send(back, Response::forbidden(&header, "Already a member"))
+                .await;
+        }
+        // `{1: bytes(32)}`, once.
+        if self.code.is_empty() || code != [&[0xa1, 0x01, 0x58, 0x20], self.code.as_slice()].concat() {
+            return ctx
+                .send(back, Response::forbidden(&header, "Unknown enrollment token"))
+                .await;
+        }
+        self.code.clear();
+        self.members.lock().expect("nobody panics with it").push(who);
+        ctx.send(back, Response::ok().with_headers(&header)).await
+    }
+}
+
+#[ockam::worker]
+impl Worker for Issuer {
+    type Context = Context;
+    type Message = Request<NeutralMessage>;
+
+    async fn handle_message(
+        &mut self,
+        ctx: &mut Context,
+        message: Routed<Self::Message>,
+    ) -> ockam::Result<()> {
+        let (back, who) = (message.return_route().clone(), caller(message.local_message()));
+        let (header, _) = message.into_body()?.into_parts();
+        let known = self.members.lock().expect("nobody panics with it").contains(&who);
+        if !known {
+            return ctx
+                .send(back, Response::forbidden(&header, "unauthorized member"))
+                .await;
+        }
+        let credential = self
+            .node
+            .issue(&who, "role", "client", HOUR)
+            .await
+            .encode_as_cbor_bytes()?;
+        ctx.send(
+            back,
+            Response::ok()
+                .with_headers(&header)
+                .body(NeutralMessage::from(credential)),
+        )
+        .await
+    }
+}
+
+#[test]
+fn portolan_enrolls_at_an_authority_made_of_the_stock_library_and_presents_its_credential() {
+    run(async {
+        let stock = Arc::new(Stock::start().await);
+        let address = stock.listen().await.socket_address().to_owned();
+        let options = SecureChannelListenerOptions::new().with_authority(stock.identifier.clone());
+        let flow = options.spawner_flow_control_id();
+        let (code, members) = (portolan_interop::noise(32), Arc::new(Mutex::new(Vec::new())));
+        let acceptor = Acceptor {
+            code: code.clone(),
+            members: members.clone(),
+        };
+        let issuer = Issuer {
+            node: stock.clone(),
+            members: members.clone(),
+        };
+        stock
+            .node
+            .start_worker("enrollment_token_acceptor", acceptor)
+            .expect("the address is free");
+        stock
+            .node
+            .start_worker("credential_issuer", issuer)
+            .expect("the address is free");
+        for service in ["enrollment_token_acceptor", "credential_issuer"] {
+            stock.node.flow_controls().add_consumer(&service.into(), &flow);
+        }
+        stock.accept(options);
+
+        // The form that stock prints: seven fields, commas (spec 03 §3.1).
+        let (route, history) = (
+            format!("/ip4/127.0.0.1/tcp/{}/service/api", address.port()),
+            stock.history().await,
+        );
+        let (identifier, code) = (&stock.identifier, hex::encode(code));
+        let ticket = format!("{route},{identifier},stock,{code},{history},{history},{route}");
+        let home = Home::new();
+        home.ok(["project", "enroll", &ticket]);
+        let shown = home.json(["identity", "show"]);
+        let own = Identifier::try_from(shown["identifier"].as_str().expect("an identifier"))
+            .expect("an identifier");
+        assert_eq!(*members.lock().expect("nobody panics with it"), [own.clone()]);
+        // Again is a success for the same identity, and a failure for another one.
+        home.ok(["project", "enroll", &ticket]);
+        let late = Home::new();
+        late.fails(["project", "enroll", &ticket]);
+
+        // It presents the credential to the project node.
+        home.ok(["node", "create", "n"]);
+        assert_eq!(stock.attribute(&own, &stock.identifier, "role").await, None);
+        let answer = home.ok([
+            "message",
+            "send",
+            "--from",
+            "n",
+            "--to",
+            "/project/stock/service/uppercase",
+            "hello",
+        ]);
+        assert_eq!(answer, "HELLO");
+        assert_eq!(
+            stock.attribute(&own, &stock.identifier, "role").await.as_deref(),
+            Some("client")
+        );
     });
 }
