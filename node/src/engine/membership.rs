@@ -157,11 +157,23 @@ impl Membership {
 
     async fn keep(&self, connector: &Connector) {
         let home = connector.home.clone();
+        // What is presented although the home does not have it or cannot be read: a full disk must not end a membership.
+        let mut held: Option<(CurrentCredential, VerifiedCredential)> = None;
+        let mut unsaved = false;
         while !self.retired.load(Ordering::Relaxed) {
-            let known = self.load(&home).await;
+            let stored = self.load(&home).await;
+            let known = match stored {
+                Ok(Some(stored)) if !unsaved || is_newer(&stored.1, held.as_ref()) => {
+                    unsaved = false;
+                    Some(stored)
+                }
+                Ok(None) if !unsaved => None,
+                _ => held.take().filter(|(_, verified)| now() < verified.expires_at),
+            };
+            held.clone_from(&known);
             let presented = known.as_ref().map(|(_, verified)| verified.expires_at);
             if let Some((credential, verified)) = known {
-                self.present(Some(Arc::new(credential)));
+                self.present(credential);
                 let (end, renew) = (verified.expires_at, renew_at(&verified));
                 if now() < renew {
                     self.tell(Standing {
@@ -182,11 +194,12 @@ impl Membership {
                         expires_at = fetched.expires_at,
                         "credential received"
                     );
+                    let fresh = self.verified(&fetched);
                     let home = home.clone();
                     if let Err(error) = blocking(move || home.database()?.put_credential(&fetched)).await {
                         // Presented all the same; the next start will have to ask again.
                         tracing::warn!("the credential cannot be kept: {error}");
-                        tokio::time::sleep(RETRY).await;
+                        (held, unsaved) = (fresh, true);
                     }
                 }
                 Err(failure) => {
@@ -214,18 +227,22 @@ impl Membership {
     }
 
     /// The credential that the home has, if it is valid.
-    async fn load(&self, home: &Home) -> Option<(CredentialAndPurposeKey, VerifiedCredential)> {
+    async fn load(&self, home: &Home) -> Result<Option<(CurrentCredential, VerifiedCredential)>> {
         let (home, subject, scope) = (
             home.clone(),
             self.identity.identifier().to_string(),
             self.project.credential_scope(),
         );
-        let read = blocking(move || home.database()?.credential(&subject, &scope)).await;
-        let record = read
-            .inspect_err(|error| tracing::warn!("the credentials of this home cannot be read: {error}"))
-            .ok()??;
+        let record = blocking(move || home.database()?.credential(&subject, &scope))
+            .await
+            .inspect_err(|error| tracing::warn!("the credentials of this home cannot be read: {error}"))?;
+        Ok(record.and_then(|record| self.verified(&record)))
+    }
+
+    fn verified(&self, record: &CredentialRecord) -> Option<(CurrentCredential, VerifiedCredential)> {
         verify(&record.credential, self.identity.identifier(), &self.authority)
             .inspect_err(|error| tracing::debug!("the credential of this home is of no use: {error}"))
+            .map(|(credential, verified)| (Some(Arc::new(credential)), verified))
             .ok()
     }
 
@@ -246,6 +263,11 @@ impl Membership {
     fn tell(&self, standing: Standing) {
         self.standing.send_replace(standing);
     }
+}
+
+/// Whether a stored credential was issued after the one that could not be stored.
+fn is_newer(stored: &VerifiedCredential, held: Option<&(CurrentCredential, VerifiedCredential)>) -> bool {
+    held.is_none_or(|(_, held)| stored.created_at > held.created_at)
 }
 
 fn renew_at(credential: &VerifiedCredential) -> u64 {

@@ -539,6 +539,23 @@ async fn a_start_needs_no_authority_while_the_credential_of_the_last_time_is_val
 }
 
 #[tokio::test]
+async fn a_credential_that_the_home_cannot_keep_is_presented_all_the_same() {
+    let hub = Hub::start().await;
+    let machine = Machine::enrolled(&hub, &[]).await;
+    // Neither to be read nor to be written, as on a disk that is full.
+    let home = machine.folder.path().join("home/home.sqlite3");
+    let home = rusqlite::Connection::open(home).unwrap();
+    home.execute_batch("DROP TABLE credential").unwrap();
+    let node = machine.create("n1").await;
+    node.until("it gets a credential", |status| {
+        status.credential_expires_at.is_some() && status.credential_failure.is_none()
+    })
+    .await;
+    node.stop().await;
+    hub.node.stop().await;
+}
+
+#[tokio::test]
 async fn whoever_is_no_member_is_told_so_and_gets_a_credential_once_it_is_one() {
     let hub = Hub::start().await;
     let machine = Machine::new();
