@@ -468,18 +468,15 @@ impl Running {
             .ok_or_else(|| unknown(alias))
     }
 
-    /// Close an inlet and its connections; its policy goes with it. Its port is free when this returns.
+    /// Close an inlet and its connections; its policy goes with it, unless an outlet of the same name has it too. Its port is
+    /// free when this returns.
     pub(crate) async fn delete_inlet(&self, alias: &str) -> Result<()> {
         let inlet = {
             let mut inlets = self.inlets.lock();
             if !inlets.contains_key(alias) {
                 return Err(unknown(alias));
             }
-            let database = self.node.database();
-            database.delete_inlet(alias)?;
-            self.core
-                .policies
-                .delete(database, &PolicyTarget::Resource(alias.to_owned()))?;
+            self.node.database().delete_inlet(alias)?;
             inlets.remove(alias)
         };
         let listening = inlet.and_then(|inlet| inlet.listening.lock().take());
@@ -488,6 +485,11 @@ impl Running {
             if let Some(session) = session {
                 session.stop().await;
             }
+        }
+        // After the inlet, so that its connections never are under another policy; and not if an outlet has it too.
+        if !self.outlets.lock().contains_key(alias) {
+            let target = PolicyTarget::Resource(alias.to_owned());
+            self.core.policies.delete(self.node.database(), &target)?;
         }
         Ok(())
     }

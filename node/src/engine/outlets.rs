@@ -183,7 +183,7 @@ impl Running {
             .ok_or_else(|| unknown(address))
     }
 
-    /// Close an outlet and its connections; its policy goes with it.
+    /// Close an outlet and its connections; its policy goes with it, unless an inlet of the same name has it too.
     pub(crate) fn delete_outlet(&self, address: &str) -> Result<()> {
         let mut outlets = self.outlets.lock();
         if !outlets.contains_key(address) {
@@ -194,10 +194,12 @@ impl Running {
         if let Some(outlet) = outlets.remove(address) {
             outlet.outlet.stop();
         }
+        drop(outlets);
         self.make_unreachable(address);
-        self.core
-            .policies
-            .delete(database, &PolicyTarget::Resource(address.to_owned()))?;
+        if !self.inlets.lock().contains_key(address) {
+            let target = PolicyTarget::Resource(address.to_owned());
+            self.core.policies.delete(database, &target)?;
+        }
         Ok(())
     }
 }

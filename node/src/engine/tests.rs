@@ -379,6 +379,22 @@ async fn a_name_or_a_port_is_taken_only_once_and_unknown_things_are_not_found() 
 }
 
 #[tokio::test]
+async fn a_policy_stays_as_long_as_an_inlet_or_an_outlet_has_its_name() {
+    let machine = Machine::new();
+    let node = machine.create("n1").await;
+    let outlet = node.outlet(service().await, Some("admin")).await;
+    node.inlet(&outlet.address, "/service/outlet", 0).await;
+    let target = PolicyTarget::Resource(outlet.address.clone());
+    for (resource, remains) in [(path::TCP_INLETS, true), (path::TCP_OUTLETS, false)] {
+        let item = api::item(resource, &outlet.address);
+        node.client.delete(&item).await.unwrap();
+        let policies: Vec<PolicyStatus> = node.client.get(path::POLICIES).await.unwrap();
+        assert_eq!(policies.iter().any(|policy| policy.target == target), remains);
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn messages_travel_over_connections_and_channels() {
     let machine = Machine::new();
     let (one, two) = (machine.create("n1").await, machine.create("n2").await);
