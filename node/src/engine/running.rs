@@ -244,6 +244,8 @@ impl Running {
         let local = self.core.local(own);
         let identifier = *local.identifier();
         let mut listeners = self.channel_listeners.lock();
+        // Whatever leads here, such as the connections of relays that are open, leads to the new one.
+        let flows = self.core.node().flows_consumed_by(&Address::local(API));
         if let Some(older) = listeners.remove(API) {
             older.listener.stop();
         }
@@ -258,6 +260,9 @@ impl Running {
         }
         for tcp in self.core.connector.tcp.listeners() {
             listener.accept_from(tcp.flow());
+        }
+        for flow in &flows {
+            listener.accept_from(flow);
         }
         self.serve_relays(&listener)?;
         listeners.insert(
