@@ -365,7 +365,7 @@ impl Context {
         self.node.detached(Some(&self.cell), options.into())
     }
 
-    /// A payload taken from the pool of this thread.
+    /// A payload taken from the pool.
     pub fn payload(&self) -> Payload {
         Payload::pooled()
     }

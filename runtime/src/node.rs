@@ -56,7 +56,9 @@ pub struct NodeBuilder {
 }
 
 impl NodeBuilder {
-    /// The number of arbiters, that is of threads that workers run on. Default: one for each core.
+    /// The number of arbiters, that is of threads that workers run on. Default: one for every two cores. What a relay
+    /// carries goes from one connection to another; on two cores, two arbiters cost a fifth more CPU time for each byte
+    /// than one (see `docs/performance.md`), and the applications at the ends want a core too.
     pub fn arbiters(mut self, count: usize) -> Self {
         self.arbiters = Some(count.max(1));
         self
@@ -69,9 +71,10 @@ impl NodeBuilder {
     pub fn build(self) -> Result<Node> {
         static NODES: AtomicU64 = AtomicU64::new(1);
         let number = NODES.fetch_add(1, Ordering::Relaxed);
-        let count = self
-            .arbiters
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        let count = self.arbiters.unwrap_or_else(|| {
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            (cores / 2).max(1)
+        });
         let (send, receive) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("portolan-node".into())

@@ -5,10 +5,10 @@
 //! itself is never copied. On its way in the same headers are stripped by moving an index, and the room that they
 //! leave is used again when a relay sends the payload on.
 
-use std::cell::RefCell;
 use std::fmt;
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 
 /// Room left in front of a payload that we create: two nested secure channels with three-hop routes and a transport
 /// header take less than 500 bytes.
@@ -25,12 +25,12 @@ pub const CHUNK: usize = 128 * 1024;
 pub const POOLED_CAPACITY: usize = CHUNK + 4 * 1024;
 /// A payload that is copied, for want of room in front, goes into a pooled buffer from this size on.
 const POOLED_FROM: usize = 32 * 1024;
-/// Buffers kept by the pool of one thread; what is above goes back to the allocator.
-const POOL_LIMIT: usize = 16;
+/// Buffers that the pool keeps, 8 MiB; what is above goes back to the allocator.
+const POOL_LIMIT: usize = 64;
 
-thread_local! {
-    static POOL: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
-}
+/// One pool for all threads: a relay takes buffers on the thread of one connection and drops them on that of another. It is
+/// locked twice for each chunk.
+static POOL: Mutex<Vec<BytesMut>> = Mutex::new(Vec::new());
 
 /// The bytes of a message.
 ///
@@ -70,9 +70,9 @@ impl Payload {
         }
     }
 
-    /// An empty payload of [`POOLED_CAPACITY`] from this thread's pool; its buffer goes back there when dropped.
+    /// An empty payload of [`POOLED_CAPACITY`] from the pool; its buffer goes back there when dropped.
     pub fn pooled() -> Self {
-        let buffer = POOL.with_borrow_mut(Vec::pop);
+        let buffer = POOL.lock().pop();
         match buffer {
             Some(mut buffer) => {
                 buffer.resize(HEADROOM, 0);
@@ -199,13 +199,12 @@ impl Drop for Payload {
     fn drop(&mut self) {
         if self.pooled {
             let buffer = std::mem::take(&mut self.buffer);
-            // A thread that ends has no pool any more: then the allocator takes the buffer.
-            let _ = POOL.try_with(|pool| {
-                let mut pool = pool.borrow_mut();
-                if pool.len() < POOL_LIMIT && buffer.capacity() >= HEADROOM + POOLED_CAPACITY {
+            if buffer.capacity() >= HEADROOM + POOLED_CAPACITY {
+                let mut pool = POOL.lock();
+                if pool.len() < POOL_LIMIT {
                     pool.push(buffer);
                 }
-            });
+            }
         }
     }
 }
