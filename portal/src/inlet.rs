@@ -251,11 +251,17 @@ impl Acceptor {
             };
             let deadline = Instant::now() + pong_timeout;
             let own = ctx.address().clone();
-            if let Err(error) = ctx.send_message(Message::new(route, &own, ping.encode())).await {
-                return open.0.fail(
-                    FailureKind::PathLost,
-                    format!("the outlet cannot be asked: {error}"),
-                );
+            let asking = ctx.send_message(Message::new(route, &own, ping.encode()));
+            match tokio::time::timeout_at(deadline, asking).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    let text = format!("the outlet cannot be asked: {error}");
+                    return open.0.fail(FailureKind::PathLost, text);
+                }
+                Err(_) => {
+                    let text = "the outlet cannot be asked: the path to it takes nothing";
+                    return open.0.fail(FailureKind::NoAnswer, text.to_owned());
+                }
             }
             let far = FarEnd {
                 first_hop,
