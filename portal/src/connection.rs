@@ -51,10 +51,10 @@ const GOODBYE: usize = 1;
 /// Payloads gathered into one write.
 const GATHERED: usize = 64;
 
-/// What may wait for a connection. The window fits, whatever the sizes of its messages, and room is left for control
-/// messages, so that a peer that respects the window never fills it.
+/// What may wait for a connection. The window fits, whatever the sizes of its messages, and there is room for hours of
+/// control messages behind it, so that a peer that respects the window never fills it.
 const QUEUE: Capacity = Capacity {
-    messages: WINDOW as usize / MESSAGE_COST + 64,
+    messages: 2 * WINDOW as usize / MESSAGE_COST,
     bytes: WINDOW as usize + CHUNK,
 };
 
@@ -509,7 +509,17 @@ impl Connection {
                 pending = self.shared.signals.raised() => { self.consider(pending)?; }
                 () = &mut self.path_lost => return Err(path_lost()),
                 // What the other end has sent waits behind the application: its beats do not count meanwhile.
-                () = &mut self.beat => self.give_sign_of_life().await?,
+                () = &mut self.beat => {
+                    // It must not make the channel, which others use too, wait for our application.
+                    if has_window && self.ctx.is_waited_for() {
+                        return Err(End::Local {
+                            reason: Reason::Protocol,
+                            kind: FailureKind::Peer,
+                            text: "the other end sends more than the window allows".to_owned(),
+                        });
+                    }
+                    self.give_sign_of_life().await?;
+                }
                 () = sleep_until(stalled_since + STALL), if !has_window => {
                     return Err(End::Local {
                         reason: Reason::Stalled,

@@ -506,6 +506,38 @@ async fn a_stock_inlets_disconnect_comes_after_its_data() {
 }
 
 #[tokio::test]
+async fn a_peer_that_sends_more_than_its_window_allows_does_not_hold_up_its_channel() {
+    let world = world().await;
+    let mut peer = world.near.context(WorkerOptions::new("greedy")).unwrap();
+    world.near.add_consumer(world.connection.flow(), &"greedy".into());
+    let offer = b"\x00\xa3\x01\x1a\x00\x04\x00\x00\x02\xf5\x03\xf5";
+    let outlet = route![world.connection.sender(), "outlet"];
+    peer.send_message(Message::new(outlet, "greedy", offer.as_slice()))
+        .await
+        .unwrap();
+    // It takes nothing.
+    let (server, _) = world.target.accept().await.unwrap();
+    let (_, remote) = receive(&mut peer).await;
+    let chunk = pattern(100_000, 9);
+    let sending = async {
+        while world.outlet.status().open() > 0 {
+            let mut payload = Payload::copy_from(&chunk);
+            let (header, used) = payload_header(chunk.len());
+            payload.prepend(&header[..used]);
+            let message = Message::new(&remote, "greedy", payload);
+            let _ = tokio::time::timeout(Duration::from_millis(100), peer.send_message(message)).await;
+        }
+    };
+    soon("the connection is closed", sending).await;
+    let failure = world.outlet.status().last_failure().unwrap();
+    assert!(failure.text.contains("window"), "{}", failure.text);
+    let (mut client, mut other) = world.pair().await;
+    transfer(&mut client, &mut other, b"others go on").await;
+    drop((peer, server));
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn stray_and_malformed_messages_open_nothing_and_break_nothing() {
     let world = world().await;
     let mut peer = stock_inlet(&world).await;

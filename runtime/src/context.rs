@@ -146,6 +146,11 @@ impl Context {
         !self.outbox.is_empty()
     }
 
+    /// Whether others wait for room in this worker's mailbox, and handle no further messages meanwhile.
+    pub fn is_waited_for(&self) -> bool {
+        self.cell.mailbox.is_waited_for()
+    }
+
     /// Waits until all that was forwarded is in the mailboxes that it is for. The runtime does this after each message
     /// of a [`SyncWorker`].
     pub async fn flush(&mut self) {

@@ -150,6 +150,11 @@ impl Mailbox {
         drop(queue);
     }
 
+    /// Whether somebody waits for room.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        !self.state.lock().senders.is_empty()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.state.lock().queue.len()
     }
