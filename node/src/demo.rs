@@ -51,8 +51,11 @@ pub async fn run(options: DemoOptions) -> Result<()> {
     };
     let mut interrupt = on(SignalKind::interrupt())?;
     let mut terminate = on(SignalKind::terminate())?;
+    // The terminal was closed: what runs in the background would outlive it.
+    let mut hangup = on(SignalKind::hangup())?;
     let result = tokio::select! {
         result = story.tell() => result,
+        _ = hangup.recv() => Err(Error::new(ErrorCode::Interrupted, "the demo was interrupted")),
         _ = interrupt.recv() => Err(Error::new(ErrorCode::Interrupted, "the demo was interrupted")),
         _ = terminate.recv() => Err(Error::new(ErrorCode::Interrupted, "the demo was interrupted")),
     };
