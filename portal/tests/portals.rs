@@ -574,6 +574,39 @@ async fn stray_and_malformed_messages_open_nothing_and_break_nothing() {
     world.stop().await;
 }
 
+// W54.
+#[tokio::test]
+async fn beyond_the_limit_of_an_outlet_or_an_inlet_clients_are_closed_with_that_reason() {
+    let options = OutletOptions {
+        max_connections: 1,
+        ..OutletOptions::default()
+    };
+    let world = world_with(InletOptions::default(), options).await;
+    let (first, server) = world.pair().await;
+    let mut second = TcpStream::connect(world.inlet.local()).await.unwrap();
+    let closed = soon("the second is closed", second.read(&mut [0; 1])).await;
+    assert!(!matches!(closed, Ok(1)));
+    let failure = world.inlet.status().last_failure().unwrap();
+    assert!(failure.text.contains("limit"), "{}", failure.text);
+    drop((first, server));
+    eventually("the place is free", || world.outlet.status().open() == 0).await;
+    let _third = world.pair().await;
+    world.stop().await;
+
+    let options = InletOptions {
+        max_connections: 1,
+        ..InletOptions::default()
+    };
+    let world = world_with(options, OutletOptions::default()).await;
+    let _first = world.pair().await;
+    let mut second = TcpStream::connect(world.inlet.local()).await.unwrap();
+    let closed = soon("the second is closed", second.read(&mut [0; 1])).await;
+    assert!(!matches!(closed, Ok(1)));
+    let failure = world.inlet.status().last_failure().unwrap();
+    assert!(failure.text.contains("limit"), "{}", failure.text);
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_before_the_answer_is_noticed() {
     let world = world().await;
