@@ -350,8 +350,8 @@ impl Running {
         }
         let project = match self.node.project()? {
             Some(project) if project.is_ready() => project,
-            // One that was deleted here is not left: that would open what it protects.
-            _ => return Ok(()),
+            // One that was deleted here is not left, nor after a restart: that would open what it protects.
+            _ => return self.stay_closed(),
         };
         let listens = self.channel_listeners.lock().contains_key(API);
         let known = self.core.membership();
@@ -359,9 +359,36 @@ impl Running {
             return Ok(());
         }
         let name = project.name.clone();
-        self.core.join(project)?;
+        let membership = self.core.join(project)?;
+        let authority = membership.authority().identifier().to_string();
+        let kept = match self.node.database().authority() {
+            Ok(Some(kept)) if kept == authority => Ok(()),
+            _ => self.node.database().set_authority(&authority),
+        };
+        if let Err(error) = kept {
+            tracing::error!("whose credentials count cannot be kept for the next start: {error}");
+        }
         self.open_api()?;
         tracing::info!(project = name, "this node belongs to the project");
+        Ok(())
+    }
+
+    /// Belong to no project, but still to the authority of the project that the node was in when it ran last, if it was in one.
+    fn stay_closed(&self) -> Result<()> {
+        if self.core.policies.authority().is_some() {
+            return Ok(());
+        }
+        let Some(authority) = self.node.database().authority()? else {
+            return Ok(());
+        };
+        let identifier = authority
+            .parse()
+            .map_err(|error| Error::state(format!("the node's authority `{authority}` cannot be read: {error}")))?;
+        self.core.policies.set_authority(Some(identifier));
+        tracing::warn!(
+            "this node belonged to a project that its home does not know any more: only policies that ask for no attribute \
+             let anybody in"
+        );
         Ok(())
     }
 

@@ -516,6 +516,15 @@ async fn a_node_joins_the_project_that_its_home_joins_later_and_is_closed_to_str
     let status: NodeStatus = node.client.get(path::NODE).await.unwrap();
     assert_eq!(status.project.as_deref(), Some("test"));
     node.stop().await;
+    // Nor is it opened again by forgetting the project.
+    machine.home.database().unwrap().delete_project("test").unwrap();
+    let node = Machine::start(machine.home.node_folder("n1").unwrap()).await;
+    let status: NodeStatus = node.client.get(path::NODE).await.unwrap();
+    assert_eq!(status.project, None);
+    let outlet: Vec<OutletStatus> = node.client.get(path::TCP_OUTLETS).await.unwrap();
+    let policy = outlet[0].policy.as_deref();
+    assert_eq!(policy, Some("(= subject.has_credential true)"));
+    node.stop().await;
     other.stop().await;
     hub.node.stop().await;
 }

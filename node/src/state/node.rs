@@ -289,6 +289,7 @@ pub struct NodeDatabase {
 
 const SPEC: &str = "spec";
 const BOUND_ADDRESS: &str = "bound-address";
+const AUTHORITY: &str = "authority";
 
 const RELAY: &str = "relay";
 const POLICY: &str = "policy";
@@ -405,6 +406,16 @@ impl NodeDatabase {
     /// Write where the node listens for other nodes.
     pub fn set_bound_address(&self, address: &str) -> Result<()> {
         self.set_value(BOUND_ADDRESS, address)
+    }
+
+    /// The identifier of the authority of the project that the node belonged to when it ran last.
+    pub fn authority(&self) -> Result<Option<String>> {
+        self.value(AUTHORITY)
+    }
+
+    /// Write whose credentials count.
+    pub fn set_authority(&self, identifier: &str) -> Result<()> {
+        self.set_value(AUTHORITY, identifier)
     }
 
     /// Relays, oldest first.
