@@ -381,13 +381,15 @@ impl Running {
         let Some(authority) = self.node.database().authority()? else {
             return Ok(());
         };
-        let identifier = authority
-            .parse()
-            .map_err(|error| Error::state(format!("the node's authority `{authority}` cannot be read: {error}")))?;
+        let identifier = authority.parse().map_err(|error| {
+            Error::state(format!(
+                "the node's authority `{authority}` cannot be read: {error}"
+            ))
+        })?;
         self.core.policies.set_authority(Some(identifier));
         tracing::warn!(
-            "this node belonged to a project that its home does not know any more: only policies that ask for no attribute \
-             let anybody in"
+            "this node belonged to a project that its home does not know any more: only policies that name identities let \
+             anybody in"
         );
         Ok(())
     }
