@@ -316,13 +316,13 @@ pub(crate) fn until(end: u64, now: u64) -> String {
     }
 }
 
-/// `role=client, team=a`.
+/// `role=client, team=a`. Others have chosen them: control characters do not get to the terminal.
 pub(crate) fn attributes<'a>(attributes: impl IntoIterator<Item = (&'a String, &'a String)>) -> String {
-    attributes
+    let shown: Vec<_> = attributes
         .into_iter()
         .map(|(name, value)| format!("{name}={value}"))
-        .collect::<Vec<_>>()
-        .join(", ")
+        .collect();
+    shown.join(", ").replace(char::is_control, " ")
 }
 
 #[cfg(test)]

@@ -93,12 +93,16 @@ impl ErrorBody {
     }
 }
 
+/// Shown to people, and written to logs: one line, no control characters, not endless.
 fn cut(text: &str) -> String {
     let mut end = text.len().min(MAX_MESSAGE_LEN);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    text[..end].to_owned()
+    text[..end]
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 #[cfg(test)]
@@ -130,6 +134,19 @@ mod tests {
         assert_eq!(ErrorBody::decode_lenient(&[0xff, 0xff]), ErrorBody::default());
         let nested: Vec<u8> = [0xa1, 0x04].repeat(100_000);
         assert_eq!(ErrorBody::decode_lenient(&nested), ErrorBody::default());
+    }
+
+    #[test]
+    fn a_message_cannot_speak_to_the_terminal() {
+        let message = Some("no\x1b[2J\nyes".to_owned());
+        let mut data = Vec::new();
+        ErrorBody {
+            message,
+            ..ErrorBody::default()
+        }
+        .encode(&mut data);
+        let shown = ErrorBody::decode_lenient(&data).message;
+        assert_eq!(shown.as_deref(), Some("no [2J yes"));
     }
 
     #[test]
