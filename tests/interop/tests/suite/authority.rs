@@ -231,14 +231,14 @@ impl Member {
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Whether an echo comes back through the portal at `address`, within two seconds.
+/// Whether an echo comes back through the portal at `address`, within five seconds.
 fn echoes(address: SocketAddr) -> bool {
     let Ok(mut stream) = std::net::TcpStream::connect(address) else {
         return false;
     };
     let mut answer = [0; 5];
     stream
-        .set_read_timeout(Some(Duration::from_secs(2)))
+        .set_read_timeout(Some(Duration::from_secs(5)))
         .expect("a limit can be set");
     stream.write_all(b"hello").is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"hello"
 }
