@@ -8,6 +8,7 @@ use super::context::Context;
 use super::output::{Answer, card, table};
 use super::{Confirmation, names_to_delete, outlet, policy, values};
 use crate::control::api::{ConnectionStatus, CreateInlet, InletStatus, item, path};
+use crate::control::client::NodeClient;
 use crate::error::{Error, Result};
 use crate::host_port::{HostPort, Scheme};
 use crate::multiaddr::MultiAddr;
@@ -123,19 +124,53 @@ fn outlet_route(
 }
 
 impl Create {
-    async fn run(self, context: &Context) -> Result<()> {
+    /// Its name, if one was said.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref().or(self.alias.as_deref())
+    }
+
+    /// Where applications connect.
+    pub(super) fn listener(&self) -> &HostPort {
+        &self.from
+    }
+
+    /// Its own policy, if it has one.
+    pub(super) fn policy(&self) -> Option<&str> {
+        self.allow.as_deref()
+    }
+
+    /// The identity for its channel; `None` is the node's.
+    pub(super) fn identity(&self) -> Option<&str> {
+        self.identity.as_deref()
+    }
+
+    /// The node that holds it; `None` is the default one.
+    pub(super) fn node(&mut self) -> &mut Option<String> {
+        &mut self.at
+    }
+
+    /// The route to its outlet. Changes nothing.
+    pub(super) fn check(&self, project: impl FnOnce() -> Result<String>) -> Result<MultiAddr> {
         if self.from.scheme() != Scheme::Tcp {
             return Err(Error::invalid("an inlet listens for TCP only"));
         }
-        let route = outlet_route(self.to.as_deref(), self.via.as_deref(), || {
-            Ok(context.project(None)?.name)
-        })?;
+        let route = outlet_route(self.to.as_deref(), self.via.as_deref(), project)?;
         if let (Some(project), Some(_)) = (route.project(), &self.authorized) {
             return Err(
                 Error::invalid(format!("--authorized does not go with the project `{project}`"))
                     .hint("say who may be at the other end with --allow"),
             );
         }
+        Ok(route)
+    }
+
+    /// Make it; behind a relay, the one at `project`.
+    pub(super) async fn make(
+        self,
+        context: &Context,
+        project: impl FnOnce() -> Result<String>,
+    ) -> Result<(InletStatus, NodeClient)> {
+        let route = self.check(project)?;
         if let Some(name) = &self.identity {
             context.home().identity(name)?;
         }
@@ -184,8 +219,13 @@ impl Create {
         if status.policy.is_none() {
             terminal.warn("No policy lets anybody be at the other end. Make one: portolan policy create --resource-type tcp-inlet --allow POLICY");
         }
+        Ok((status, client))
+    }
+
+    async fn run(self, context: &Context) -> Result<()> {
+        let (status, client) = self.make(context, || Ok(context.project(None)?.name)).await?;
         let answer = Answer::new(plain(&status, client.name()), record(&status, client.name()));
-        terminal.answer(&answer.machine(status.bind_addr.clone()))
+        context.terminal.answer(&answer.machine(status.bind_addr.clone()))
     }
 }
 

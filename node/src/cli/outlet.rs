@@ -6,6 +6,7 @@ use super::context::Context;
 use super::output::{Answer, card, table};
 use super::{Confirmation, names_to_delete, policy, values};
 use crate::control::api::{CreateOutlet, OutletStatus, item, path};
+use crate::control::client::NodeClient;
 use crate::error::{Error, Result};
 use crate::host_port::{HostPort, Scheme};
 
@@ -72,13 +73,40 @@ pub(super) struct Create {
 }
 
 impl Create {
-    async fn run(self, context: &Context) -> Result<()> {
+    /// Its address, if one was said.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref().or(self.from.as_deref())
+    }
+
+    /// The service.
+    pub(super) fn target(&self) -> &HostPort {
+        &self.to
+    }
+
+    /// Its own policy, if it has one.
+    pub(super) fn policy(&self) -> Option<&str> {
+        self.allow.as_deref()
+    }
+
+    /// The node that holds it; `None` is the default one.
+    pub(super) fn node(&mut self) -> &mut Option<String> {
+        &mut self.at
+    }
+
+    /// Whether it makes sense. Changes nothing.
+    pub(super) fn check(&self) -> Result<()> {
         if self.to.scheme() == Scheme::Udp {
             return Err(Error::invalid("an outlet carries TCP, not UDP"));
         }
         if self.to.port() == 0 {
             return Err(Error::invalid("port 0 is not the port of a service"));
         }
+        Ok(())
+    }
+
+    /// Make it.
+    pub(super) async fn make(self, context: &Context) -> Result<(OutletStatus, NodeClient)> {
+        self.check()?;
         if let Some(allow) = &self.allow {
             policy::warn(context, allow);
         }
@@ -108,6 +136,12 @@ impl Create {
             ),
             Some(_) => {}
         }
+        Ok((status, client))
+    }
+
+    async fn run(self, context: &Context) -> Result<()> {
+        let (status, client) = self.make(context).await?;
+        let address = format!("/service/{}", status.address);
         let json = json!({
             "to": status.to,
             "worker_addr": address,

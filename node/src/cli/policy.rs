@@ -312,7 +312,26 @@ impl Command {
 }
 
 impl Create {
-    async fn run(self, context: &Context) -> Result<()> {
+    /// The type or resource that it is for.
+    pub(super) fn subject(&self) -> &str {
+        self.resource_type
+            .as_deref()
+            .or(self.resource.as_deref())
+            .unwrap_or_default()
+    }
+
+    /// What it says.
+    pub(super) fn rule(&self) -> &str {
+        &self.allow
+    }
+
+    /// The node that it is given to; `None` is the default one.
+    pub(super) fn node(&mut self) -> &mut Option<String> {
+        &mut self.at
+    }
+
+    /// Make it.
+    pub(super) async fn make(self, context: &Context) -> Result<PolicyStatus> {
         let target = match (self.resource_type, self.resource) {
             (Some(kind), _) => PolicyTarget::Type(kind),
             // The older spelling named a type by --resource, too.
@@ -340,6 +359,11 @@ impl Create {
             "The node `{}` has a policy for {of} {name} now.",
             client.name()
         ));
+        Ok(policy)
+    }
+
+    async fn run(self, context: &Context) -> Result<()> {
+        let policy = self.make(context).await?;
         context.terminal.answer(&shown(&policy))
     }
 }

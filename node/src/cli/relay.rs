@@ -94,12 +94,9 @@ impl Command {
 }
 
 /// Where a relay is made: a bare node name is a node of this home.
-fn place(context: &Context, at: Option<&str>) -> Result<MultiAddr> {
+fn place(context: &Context, at: Option<&str>, project: impl FnOnce() -> Result<String>) -> Result<MultiAddr> {
     match at {
-        None => {
-            let project = context.project(None)?;
-            MultiAddr::from_argument(&format!("/project/{}", project.name))
-        }
+        None => MultiAddr::from_argument(&format!("/project/{}", project()?)),
         Some(at) if !at.contains('/') && at != "-" => {
             let name = values::node(at).map_err(Error::invalid)?;
             // Said here, because the node would go on trying.
@@ -111,14 +108,39 @@ fn place(context: &Context, at: Option<&str>) -> Result<MultiAddr> {
 }
 
 impl Create {
-    async fn run(self, context: &Context) -> Result<()> {
-        let at = place(context, self.at.as_deref())?;
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The node that it leads to; `None` is the default one.
+    pub(super) fn node(&mut self) -> &mut Option<String> {
+        &mut self.to
+    }
+
+    /// Where it is made. Changes nothing.
+    pub(super) fn check(
+        &self,
+        context: &Context,
+        project: impl FnOnce() -> Result<String>,
+    ) -> Result<MultiAddr> {
+        let at = place(context, self.at.as_deref(), project)?;
         if let (Some(project), Some(_)) = (at.project(), &self.authorized) {
             return Err(
                 Error::invalid(format!("--authorized does not go with the project `{project}`"))
                     .hint("leave it out: the identity of a project is known"),
             );
         }
+        Ok(at)
+    }
+
+    /// Make it, at `project` unless a place was said.
+    pub(super) async fn make(
+        self,
+        context: &Context,
+        project: impl FnOnce() -> Result<String>,
+    ) -> Result<(RelayStatus, NodeClient)> {
+        let at = self.check(context, project)?;
         let client = context
             .node(self.to.as_deref())
             .await?
@@ -162,6 +184,11 @@ impl Create {
                 ));
             }
         }
+        Ok((status, client))
+    }
+
+    async fn run(self, context: &Context) -> Result<()> {
+        let (status, client) = self.make(context, || Ok(context.project(None)?.name)).await?;
         let json = json!({
             "name": status.name,
             "forwarding_route": remote_address(&status),
@@ -172,7 +199,8 @@ impl Create {
             "destination_address": status.at,
             "last_failure": status.last_failure,
         });
-        terminal.answer(&Answer::new(plain(&status, node), json).machine(remote_address(&status)))
+        let answer = Answer::new(plain(&status, client.name()), json);
+        context.terminal.answer(&answer.machine(remote_address(&status)))
     }
 }
 

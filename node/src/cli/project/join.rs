@@ -31,7 +31,7 @@ pub(crate) struct Enroll {
 }
 
 /// The text of a ticket from what was given: a file, stdin or the text itself.
-fn ticket_text(given: &str) -> Result<String> {
+pub(crate) fn ticket_text(given: &str) -> Result<String> {
     let given = given.trim();
     if given.is_empty() {
         return Err(Error::invalid("the ticket is empty"));
@@ -76,6 +76,13 @@ pub(crate) struct Joined {
     identity: OwnIdentity,
     project: Project,
     credential: CredentialStatus,
+}
+
+impl Joined {
+    /// The local name of the project.
+    pub(crate) fn project_name(&self) -> &str {
+        &self.project.name
+    }
 }
 
 /// Join the project of a ticket. Repeating it with the same identity is a success, even when the ticket is used up.
