@@ -4,6 +4,7 @@
 //! completions and `docs/commands.md`. The binary calls [`run`].
 
 mod channel;
+mod config;
 mod context;
 mod credential;
 mod demo;

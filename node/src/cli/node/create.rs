@@ -1,9 +1,10 @@
 //! A new node: in the background, or in this process.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::show::shown;
+use crate::cli::config::{self, CommandLine, Configuration, Given, Plan};
 use crate::cli::context::{Context, DEFAULT_LISTENER};
 use crate::cli::process::{self, Parent, StopSignals};
 use crate::cli::{project, values};
@@ -11,19 +12,32 @@ use crate::error::{Error, Result};
 use crate::host_port::HostPort;
 use crate::state::NodeFolder;
 
+/// The variable of the environment that holds a ticket.
+const TICKET: &str = "ENROLLMENT_TICKET";
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Create {
-    /// Letters, digits, `-` and `_`. Default: the default node if it is stopped, else a random name.
-    #[arg(value_parser = values::node)]
-    pub(super) name: Option<String>,
-    /// Where the node listens for other nodes.
-    #[arg(short, long, value_name = "HOST:PORT", default_value = DEFAULT_LISTENER, value_parser = values::host_port)]
-    tcp_listener_address: HostPort,
+    /// A name (letters, digits, `-` and `_`), or a configuration: a file, or YAML as text. Default: the default node if it is
+    /// stopped, else a random name; with a configuration, the name that it says, else a random one.
+    #[arg(value_name = "NAME|CONFIGURATION", value_parser = config::given)]
+    given: Option<Given>,
+    /// A configuration as text (YAML), or a file; with it, NAME can be given too.
+    #[arg(long, visible_alias = "node-config", value_name = "TEXT")]
+    configuration: Option<String>,
+    /// A variable of the configuration: `$NAME` in it becomes VALUE. Can be repeated.
+    #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = config::variable)]
+    variables: Vec<(String, String)>,
+    /// Say what the configuration would do, and change nothing.
+    #[arg(long)]
+    check: bool,
+    /// Where the node listens for other nodes. Default: 127.0.0.1:0.
+    #[arg(short, long, value_name = "HOST:PORT", value_parser = values::host_port)]
+    tcp_listener_address: Option<HostPort>,
     /// Stay in this process; log to stderr.
     #[arg(short, long)]
-    pub(super) foreground: bool,
+    foreground: bool,
     /// Stop when stdin is closed (with --foreground).
-    #[arg(short, long, requires = "foreground")]
+    #[arg(short, long)]
     exit_on_eof: bool,
     /// The node's identity, by local name; made if it does not exist. Default: the default identity.
     #[arg(long, value_name = "NAME")]
@@ -35,21 +49,82 @@ pub(crate) struct Create {
     #[arg(
         long,
         value_name = "TICKET",
-        env = "ENROLLMENT_TICKET",
+        env = TICKET,
         hide_env_values = true
     )]
     enrollment_ticket: Option<String>,
     /// Internal: this process was started by `node create` or `node start`; run what is written down.
     #[arg(long, hide = true)]
-    pub(super) child_process: bool,
+    child_process: bool,
+    /// The configuration, once it was read: the log asks for it before the command runs.
+    #[arg(skip)]
+    read: OnceLock<Result<Option<Configuration>>>,
 }
 
 impl Create {
-    pub(crate) async fn run(self, context: &Context) -> Result<()> {
+    /// Whether this process becomes a node.
+    pub(super) fn runs_here(&self) -> bool {
+        !self.check
+            && (self.foreground
+                || matches!(self.configuration(), Ok(Some(configuration)) if configuration.foreground()))
+    }
+
+    /// The node that this process becomes in the background.
+    pub(super) fn runs_in_background(&self) -> Option<&str> {
+        let given = self.given.as_ref().filter(|_| self.child_process)?;
+        Some(given.text.as_str())
+    }
+
+    /// The configuration, if there is one.
+    fn configuration(&self) -> &Result<Option<Configuration>> {
+        self.read.get_or_init(|| {
+            if self.child_process {
+                return Ok(None);
+            }
+            let given = self.given.as_ref().filter(|given| given.is_configuration());
+            let from = match (given, &self.configuration) {
+                (Some(_), Some(_)) => {
+                    return Err(Error::invalid(
+                        "there are two configurations: one as the argument and one in --configuration",
+                    ));
+                }
+                (Some(given), None) => given.clone(),
+                (None, Some(text)) => Given::flag(text),
+                (None, None) => return Ok(None),
+            };
+            let mut variables = self.variables.clone();
+            let has_ticket = variables.iter().any(|(name, _)| name == TICKET);
+            if let (Some(ticket), false) = (&self.enrollment_ticket, has_ticket) {
+                // As if it had come from the environment.
+                variables.push((TICKET.to_owned(), ticket.clone()));
+            }
+            from.read(&variables).map(Some)
+        })
+    }
+
+    fn name(&self) -> Option<&str> {
+        self.given.as_ref().and_then(Given::name)
+    }
+
+    pub(crate) async fn run(mut self, context: &Context) -> Result<()> {
         if self.child_process {
             return self.run_as_child(context).await;
         }
-        if let Some(name) = &self.name
+        self.configuration();
+        match self.read.take() {
+            Some(Ok(Some(configuration))) => return self.run_configuration(context, configuration).await,
+            Some(Err(error)) => return Err(error),
+            _ => {}
+        }
+        if self.check || !self.variables.is_empty() {
+            let flag = if self.check { "--check" } else { "--variable" };
+            return Err(Error::invalid(format!("{flag} goes only with a configuration"))
+                .hint("give a file: portolan node create FILE"));
+        }
+        if self.exit_on_eof && !self.foreground {
+            return Err(Error::invalid("--exit-on-eof goes only with --foreground"));
+        }
+        if let Some(name) = self.name()
             && context.home().node_folder(name)?.is_running()
         {
             // Said before anything is changed.
@@ -62,14 +137,17 @@ impl Create {
         if let Some(ticket) = &self.enrollment_ticket {
             project::join(context, ticket, self.identity.as_deref(), project::ENROLL_TIMEOUT).await?;
         }
-        let name = match &self.name {
-            Some(name) => name.clone(),
+        let name = match self.name() {
+            Some(name) => name.to_owned(),
             None => match context.home().default_node()? {
                 Some(name) if !context.home().node_folder(&name)?.is_running() => name,
                 _ => context.home().free_node_name()?,
             },
         };
-        let listener = self.tcp_listener_address.to_string();
+        let listener = match &self.tcp_listener_address {
+            Some(listener) => listener.to_string(),
+            None => DEFAULT_LISTENER.to_owned(),
+        };
         let spec = context.plain_spec(
             &name,
             self.identity.as_deref(),
@@ -93,6 +171,24 @@ impl Create {
             );
         }
         context.terminal.answer(&shown(context, &folder, &status)?)
+    }
+
+    async fn run_configuration(&self, context: &Context, configuration: Configuration) -> Result<()> {
+        let line = CommandLine {
+            name: self.name(),
+            ticket: self.enrollment_ticket.as_deref(),
+            identity: self.identity.as_deref(),
+            project: self.project.as_deref(),
+            tcp_listener_address: self.tcp_listener_address.as_ref(),
+            foreground: self.foreground,
+            exit_on_eof: self.exit_on_eof,
+        };
+        let plan = Plan::new(context, configuration, &line)?;
+        if self.check {
+            plan.show(context)
+        } else {
+            plan.run(context).await
+        }
     }
 
     async fn run_in_foreground(&self, context: &Context, folder: &NodeFolder) -> Result<()> {
@@ -126,7 +222,11 @@ impl Create {
     async fn run_as_child(self, context: &Context) -> Result<()> {
         let parent = Parent::detach();
         let signals = StopSignals::install()?;
-        let node = match self.name.as_deref().map(|name| context.home().node(name)?.open()) {
+        let node = match self
+            .given
+            .as_ref()
+            .map(|given| context.home().node(&given.text)?.open())
+        {
             Some(Ok(node)) => node,
             Some(Err(error)) => {
                 parent.failed(&error);

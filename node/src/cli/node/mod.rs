@@ -17,7 +17,7 @@ mod create;
 mod logs;
 mod show;
 
-pub(crate) use show::summaries;
+pub(crate) use show::{shown, summaries};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -25,7 +25,11 @@ pub(crate) enum Command {
     ///
     /// A running node of that name is an error. A stopped one is made anew: `node start` is what brings it back with its
     /// relays, policies and portals.
-    Create(create::Create),
+    ///
+    /// A configuration says what the node is to hold: relays, policies, outlets and inlets (docs/configuration.md). All of it
+    /// is checked before anything is done, and all of it is there when the command returns; if something fails, what was
+    /// done is undone.
+    Create(Box<create::Create>),
     /// What a node is and what it holds.
     Show {
         /// Default: the default node.
@@ -77,13 +81,13 @@ pub(crate) enum Command {
 impl Command {
     /// Whether this process becomes a node.
     pub(crate) fn runs_here(&self) -> bool {
-        matches!(self, Command::Create(create) if create.foreground)
+        matches!(self, Command::Create(create) if create.runs_here())
     }
 
     /// The node that this process becomes in the background.
     pub(crate) fn runs_in_background(&self) -> Option<&str> {
         match self {
-            Command::Create(create) if create.child_process => create.name.as_deref(),
+            Command::Create(create) => create.runs_in_background(),
             _ => None,
         }
     }
