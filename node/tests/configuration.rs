@@ -394,3 +394,22 @@ fn an_interrupted_command_leaves_nothing_behind() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(home.state(), before);
 }
+
+#[test]
+fn a_node_that_is_stopped_while_it_is_made_ends_cleanly() {
+    let home = Home::new();
+    let before = home.state();
+    let output = home.run(&[
+        "node",
+        "create",
+        "{name: fg, foreground: true, exit-on-eof: true, tcp-inlet: {to: /ip4/127.0.0.1/tcp/1/service/x}}",
+    ]);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let nodes = home.state()[0].as_array().unwrap().len();
+    assert_eq!(nodes, before[0].as_array().unwrap().len());
+}

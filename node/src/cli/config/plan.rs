@@ -7,6 +7,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -25,6 +26,9 @@ use crate::engine::remote;
 use crate::error::{Error, ErrorCode, Result};
 use crate::host_port::HostPort;
 use crate::state::{Home, NodeFolder, NodeRole, OpenNode, StateError};
+
+/// How long a node in this process may take to end after it stopped to answer.
+const STOPPING: Duration = Duration::from_secs(2);
 
 /// What the command line says; it counts more than the configuration.
 #[derive(Debug, Default)]
@@ -447,6 +451,14 @@ impl Plan {
             }
         };
         if let Err(error) = made {
+            // A node that is being stopped answers no more: then it is not the configuration that failed.
+            if error.code == ErrorCode::Unreachable
+                && let Ok(ended) = tokio::time::timeout(STOPPING, &mut run).await
+            {
+                let _ = folder.remove();
+                before.restore(&folder);
+                return ended;
+            }
             let client = NodeClient::new(folder.clone());
             let stop = async {
                 let _ = client.post::<_, Done>(path::NODE_STOP, &Done {}).await;
