@@ -492,7 +492,10 @@ impl Plan {
         };
         tokio::select! {
             ended = &mut run => return ended,
-            answered = answer => answered?,
+            // The node is complete and runs on, whoever reads this or not.
+            answered = answer => if let Err(error) = answered {
+                tracing::warn!(%error, "the result could not be printed");
+            },
         }
         run.await
     }
