@@ -201,6 +201,12 @@ fn refuse(ctx: &mut Context, back: &Route, offer: Offer, reason: Reason, text: &
     Ok(())
 }
 
+/// Applies the options to the target's socket (spec 01 W28).
+fn set_up(socket: &TcpStream, options: &OutletOptions) {
+    // A socket without it works all the same.
+    let _ = socket.set_nodelay(!options.enable_nagle);
+}
+
 /// What an inlet has asked for.
 struct Request {
     target: Arc<str>,
@@ -248,7 +254,7 @@ async fn connect(mut ctx: Context, blueprint: Blueprint, request: Request, open:
             return;
         }
     };
-    let _ = socket.set_nodelay(!options.enable_nagle);
+    set_up(&socket, &options);
     let (stream, pong) = Stream::outlet(offer);
     // The Pong goes out before the reader starts, so that it precedes every payload.
     let own = ctx.address().clone();
@@ -282,5 +288,27 @@ impl std::fmt::Debug for OutletOptions {
             .field("connect_timeout", &self.connect_timeout)
             .field("max_connections", &self.max_connections)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nagles_algorithm_towards_the_target_is_on_only_where_it_was_asked_for() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for enable_nagle in [false, true] {
+            let socket = TcpStream::connect(address).await.unwrap();
+            set_up(
+                &socket,
+                &OutletOptions {
+                    enable_nagle,
+                    ..OutletOptions::default()
+                },
+            );
+            assert_eq!(socket.nodelay().unwrap(), !enable_nagle);
+        }
     }
 }

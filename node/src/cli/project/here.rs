@@ -8,7 +8,7 @@ use super::join::enrolled;
 use crate::cli::context::Context;
 use crate::engine::remote::{self};
 use crate::error::{Error, ErrorCode, Result};
-use crate::state::{OwnIdentity, Project, now};
+use crate::state::{NodeRole, OwnIdentity, Project, now};
 
 /// How long one `enroll` waits for another that is making the project at the same moment. It takes less than a second.
 const ANOTHER_ENROLL: Duration = Duration::from_secs(10);
@@ -30,7 +30,13 @@ impl EnrollHere {
         let home = context.home();
         let identity = home.acting_identity(self.identity.as_deref())?;
         if let Some(project) = home.default_project()? {
-            return self.as_member(context, &identity, &project).await;
+            return match self.as_member(context, &identity, &project).await {
+                // Another `enroll` may have written the project a moment ago, and its node may not listen yet.
+                Err(error) if error.code == ErrorCode::Unreachable && has_project_node(context) => {
+                    self.after_another(context, &identity, error).await
+                }
+                result => result,
+            };
         }
         let written = match write(context, "default", &self.place, Some(&identity.record.name)) {
             // Another `enroll` is at it at this moment: its project is ours.
@@ -89,4 +95,16 @@ impl EnrollHere {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// Whether the node of a project lives in this home.
+fn has_project_node(context: &Context) -> bool {
+    let home = context.home();
+    let is_project_node = |name: &String| {
+        home.node(name)
+            .and_then(|folder| folder.spec())
+            .is_ok_and(|spec| matches!(spec.role, NodeRole::Project(_)))
+    };
+    home.node_names()
+        .is_ok_and(|names| names.iter().any(is_project_node))
 }
