@@ -49,7 +49,7 @@
 //!
 //! # Modules
 //!
-//! * [`address`], [`route`], [`message`], [`payload`]: what moves, and between whom.
+//! * [`address`], [`mod@route`], [`message`], [`payload`]: what moves, and between whom.
 //! * [`bare`], [`body`], [`wire`]: how it looks in bytes.
 //! * [`access`], [`flow`]: who may send to whom.
 //! * [`worker`], [`context`], [`node`]: how workers are written, what they can do, where they run.
