@@ -120,8 +120,8 @@ fn a_channel_runs_over_two_tcp_hops_through_a_portolan_bridge() {
             .expect("a channel");
         let flow = channel.flow_control_id().clone();
         assert_eq!(
-            near.storm(route![channel, "echo"], &flow, 1000, 1000).await,
-            (1000, 0)
+            near.storm(route![channel, "echo"], &flow, MESSAGES, 1000).await,
+            (MESSAGES, 0)
         );
     });
 }
@@ -139,8 +139,8 @@ fn a_channel_runs_over_two_tcp_hops_through_a_stock_bridge_in_both_directions() 
         let channel = peer
             .channel(json!({}), &[&connection, "hop", &onward, "api"])
             .await;
-        let storm = json!({ "do": "storm", "route": [channel, "echo"], "count": 1000, "size": 1000 });
-        assert_eq!(peer.ok(storm).await["received"], 1000);
+        let storm = json!({ "do": "storm", "route": [channel, "echo"], "count": MESSAGES, "size": 1000 });
+        assert_eq!(peer.ok(storm).await["received"], MESSAGES);
 
         // Stock opens it, Portolan answers.
         let onward = bridge.connect(&peer.listen().await).await;
@@ -153,8 +153,8 @@ fn a_channel_runs_over_two_tcp_hops_through_a_stock_bridge_in_both_directions() 
             .expect("a channel");
         let flow = channel.flow_control_id().clone();
         assert_eq!(
-            stock.storm(route![channel, "echo"], &flow, 1000, 1000).await,
-            (1000, 0)
+            stock.storm(route![channel, "echo"], &flow, MESSAGES, 1000).await,
+            (MESSAGES, 0)
         );
     });
 }

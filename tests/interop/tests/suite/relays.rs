@@ -36,9 +36,9 @@ async fn is_reached_by_both(address: &str, relay: &str, target: &str) {
     let flow = channel.flow_control_id().clone();
     assert_eq!(
         stock
-            .storm(route![channel.clone(), "echo"], &flow, 1000, 100)
+            .storm(route![channel.clone(), "echo"], &flow, 10_000, 100)
             .await,
-        (1000, 0)
+        (10_000, 0)
     );
     assert_eq!(
         stock.storm(route![channel, "echo"], &flow, 20, 128 * 1024).await,
@@ -50,7 +50,7 @@ async fn is_reached_by_both(address: &str, relay: &str, target: &str) {
     let channel = peer
         .channel(json!({ "trust": [target] }), &[&connection, relay, "api"])
         .await;
-    for (count, size) in [(1000, 100), (20, 128 * 1024)] {
+    for (count, size) in [(10_000, 100), (20, 128 * 1024)] {
         let storm = json!({ "do": "storm", "route": [channel, "echo"], "count": count, "size": size });
         assert_eq!(peer.ok(storm).await["received"], count);
     }
