@@ -10,9 +10,10 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use portolan_runtime::services::{Echo, Hop};
+use portolan_runtime::services::Hop;
 use portolan_runtime::{
-    AccessControl, Context, Envelope, Flow, Message, Node, Result, Route, SyncWorker, WorkerOptions, route,
+    AccessControl, Address, Context, Envelope, Flow, Message, Node, Result, Route, SyncWorker, WorkerOptions,
+    route,
 };
 
 /// Messages that circle at the same time.
@@ -62,6 +63,20 @@ impl SyncWorker for Turn {
     }
 }
 
+/// A hop with a mailbox of its own, as users write one. The runtime's own [`Hop`] is a passage and has none.
+struct QueuedHop;
+
+impl SyncWorker for QueuedHop {
+    fn handle(&mut self, ctx: &mut Context, envelope: Envelope) -> Result<()> {
+        let mut message = envelope.message;
+        if let Some(own) = message.onward.step() {
+            message.back.prepend(own);
+        }
+        ctx.forward(message)?;
+        Ok(())
+    }
+}
+
 /// Sends `turns` messages round the circle and returns how long that took.
 fn circle(node: &Node, done: &mpsc::Receiver<Instant>, turns: u64) -> Duration {
     let start = Instant::now();
@@ -87,16 +102,25 @@ fn circle(node: &Node, done: &mpsc::Receiver<Instant>, turns: u64) -> Duration {
     end - start
 }
 
+/// Hops with mailboxes, and hops that are passages: these run in their sender's turn and must not be mistaken for the others.
 fn hop(c: &mut Criterion) {
-    let mut group = c.benchmark_group("hop");
+    around(c, "hop", |node, name| {
+        node.start_sync_worker(WorkerOptions::new(name), QueuedHop)
+    });
+    around(c, "passage", |node, name| {
+        node.start_sync_worker(WorkerOptions::new(name), Hop)
+    });
+}
+
+fn around(c: &mut Criterion, group: &str, start: impl Fn(&Node, &str) -> Result<Address>) {
+    let mut group = c.benchmark_group(group);
     for hops in [1_usize, 3] {
         let node = Node::builder().arbiters(1).build().expect("a node starts");
         let (sender, done) = mpsc::sync_channel(1);
         let mut way = Route::new();
         for hop in 0..hops {
             let name = format!("hop{hop}");
-            node.start_sync_worker(WorkerOptions::new(name.as_str()), Hop)
-                .expect("a worker starts");
+            start(&node, &name).expect("a worker starts");
             way.push(name.as_str().into());
         }
         way.push("turn".into());
@@ -133,7 +157,7 @@ impl SyncWorker for Starter {
         let count: [u8; 8] = envelope.message.payload.as_slice().try_into().unwrap_or_default();
         let start = Instant::now();
         for n in 0..u64::from_le_bytes(count) {
-            ctx.start_sync_worker(format!("w{n}").as_str(), Echo)?;
+            ctx.start_sync_worker(format!("w{n}").as_str(), QueuedHop)?;
         }
         let _ = self.done.try_send(start.elapsed());
         // What it owns stops with it.
