@@ -17,5 +17,6 @@ mod exit {
     pub(crate) const NOT_FOUND: Option<i32> = Some(3);
     pub(crate) const ALREADY_EXISTS: Option<i32> = Some(4);
     pub(crate) const REFUSED: Option<i32> = Some(5);
+    pub(crate) const UNREACHABLE: Option<i32> = Some(6);
     pub(crate) const STATE: Option<i32> = Some(8);
 }

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use portolan_tests::project::Project;
-use portolan_tests::{Home, process, until};
+use portolan_tests::{Home, Service, process, until};
 
 use crate::exit;
 
@@ -185,6 +185,65 @@ fn a_foreground_node_ends_with_code_0_soon_after_sigterm() {
     assert!(listed.is_some(), "the foreground node is not listed as running");
     process::terminate(node.pid());
     assert_eq!(node.ends_within(Duration::from_secs(2)), Some(Some(0)));
+}
+
+#[test]
+fn a_stopped_node_runs_in_the_foreground_again_with_what_it_held() {
+    let home = Home::new();
+    home.ok(["node", "create", "n1"]);
+    home.ok(["tcp-outlet", "create", "web", "--to", "8080"]);
+    home.ok(["node", "stop", "n1"]);
+    let mut node = home.start(["node", "start", "n1", "--foreground"]);
+    let running = until(Duration::from_secs(10), || {
+        home.run(["node", "show", "n1", "--running"])
+            .succeeded()
+            .then_some(())
+    });
+    assert!(running.is_some(), "the node does not run: {}", home.logs());
+    assert_eq!(home.node_process("n1"), node.pid());
+    assert_eq!(home.json(["tcp-outlet", "show", "web"])["to"], "127.0.0.1:8080");
+    let second = home.fails(["node", "start", "n1", "--foreground"]);
+    second.says(&["n1", "running"]);
+    process::terminate(node.pid());
+    assert_eq!(node.ends_within(Duration::from_secs(2)), Some(Some(0)));
+    // Stopped, not gone.
+    assert_eq!(home.json(["node", "show", "n1"])["status"], "stopped");
+}
+
+#[test]
+fn a_probe_fails_while_a_node_is_stopped() {
+    let home = Home::new();
+    assert_eq!(home.fails(["node", "show", "--running"]).code, exit::NOT_FOUND);
+    home.ok(["node", "create", "n1"]);
+    home.ok(["node", "show", "n1", "--running"]);
+    home.ok(["node", "show", "n1", "--ready"]);
+    home.ok(["node", "stop", "n1"]);
+    for flag in ["--running", "--ready"] {
+        let down = home.fails(["node", "show", "n1", flag]);
+        assert_eq!(down.code, exit::UNREACHABLE, "{down}");
+        down.says(&["n1", "not running"]);
+    }
+    // Without a probe's flag it is shown all the same.
+    assert_eq!(home.json(["node", "show", "n1"])["status"], "stopped");
+}
+
+#[test]
+fn a_probe_for_readiness_fails_until_the_inlet_is_connected_and_says_what_is_missing() {
+    let project = Project::start();
+    project.home.ok(["node", "show", &project.node_name(), "--ready"]);
+    let analysis = project.member("analysis", &["--attribute", "role=client"]);
+    analysis.home.ok(["node", "show", "--ready"]);
+    analysis.inlet("inlet", &["--via", "bank", "--no-connection-wait"]);
+    analysis.home.ok(["node", "show", "--running"]);
+    let missing = analysis.home.fails(["node", "show", "--ready"]);
+    assert_eq!(missing.code, exit::UNREACHABLE, "{missing}");
+    missing.says(&["inlet", "down"]);
+
+    let service = Service::echo();
+    let bank = project.bank(service.address);
+    bank.home.ok(["node", "show", "--ready"]);
+    analysis.inlet_is_up("inlet");
+    analysis.home.ok(["node", "show", "--ready"]);
 }
 
 #[test]

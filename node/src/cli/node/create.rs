@@ -1,8 +1,8 @@
 //! A new node: in the background, or in this process.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::foreground::{self, IfItNeverRan};
 use super::show::shown;
 use crate::cli::config::{self, CommandLine, Configuration, Given, Plan};
 use crate::cli::context::{Context, DEFAULT_LISTENER};
@@ -10,7 +10,6 @@ use crate::cli::process::{self, Parent, StopSignals};
 use crate::cli::{project, values};
 use crate::error::{Error, Result};
 use crate::host_port::HostPort;
-use crate::state::NodeFolder;
 
 /// The variable of the environment that holds a ticket.
 const TICKET: &str = "ENROLLMENT_TICKET";
@@ -156,7 +155,7 @@ impl Create {
         )?;
         let folder = context.write_node(&spec)?;
         if self.foreground {
-            return self.run_in_foreground(context, &folder).await;
+            return foreground::run(context, &folder, self.exit_on_eof, IfItNeverRan::Remove).await;
         }
         let status = process::start_new(&folder).await?;
         context.adopt_as_default(&folder)?;
@@ -189,34 +188,6 @@ impl Create {
         } else {
             plan.run(context).await
         }
-    }
-
-    async fn run_in_foreground(&self, context: &Context, folder: &NodeFolder) -> Result<()> {
-        let signals = StopSignals::install()?;
-        let node = folder.open()?;
-        context.adopt_as_default(folder)?;
-        let (context, folder_of) = (context.clone(), folder.clone());
-        let ran = Arc::new(AtomicBool::new(false));
-        let runs = ran.clone();
-        let result = process::run_here(node, signals, self.exit_on_eof, move |status| {
-            runs.store(true, Ordering::Relaxed);
-            context.terminal.done(format!(
-                "The node `{}` is running. Stop it with Ctrl-C.",
-                status.name
-            ));
-            if let Ok(answer) = shown(&context, &folder_of, status) {
-                let _ = context.terminal.answer(&answer);
-                if !context.terminal.stdout_is_terminal {
-                    let _ = context.terminal.raw(b"\n");
-                }
-            }
-        })
-        .await;
-        if result.is_err() && !ran.load(Ordering::Relaxed) {
-            // It never ran: leave no trace.
-            let _ = folder.remove();
-        }
-        result
     }
 
     async fn run_as_child(self, context: &Context) -> Result<()> {

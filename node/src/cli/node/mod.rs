@@ -1,7 +1,8 @@
 //! `portolan node …`.
 //!
 //! - `create`: a new node, in the background or here; what a background node's process does.
-//! - `show`: what a node is, asked of it or read from the disk.
+//! - `foreground`: a node in this process.
+//! - `show`: what a node is, asked of it or read from the disk; whether it is well.
 //! - `logs`: what it wrote.
 
 use serde_json::json;
@@ -14,9 +15,12 @@ use crate::error::{Error, Result};
 use crate::state::{NodeFolder, NodeRole};
 
 mod create;
+mod foreground;
 mod logs;
 mod show;
 
+use foreground::IfItNeverRan;
+use show::Wanted;
 pub(crate) use show::{shown, summaries};
 
 #[derive(Debug, clap::Subcommand)]
@@ -31,10 +35,19 @@ pub(crate) enum Command {
     /// done is undone.
     Create(Box<create::Create>),
     /// What a node is and what it holds.
+    ///
+    /// With --running or --ready it fails with exit code 6 if the node is not that, and says why: for the probes of
+    /// supervisors.
     Show {
         /// Default: the default node.
         #[arg(value_parser = values::node)]
         name: Option<String>,
+        /// Fail unless the node runs and answers within 2 s.
+        #[arg(long)]
+        running: bool,
+        /// Fail unless it also has a valid credential, if it belongs to a project, and all its relays and inlets are up.
+        #[arg(long)]
+        ready: bool,
     },
     /// All nodes of this home.
     List,
@@ -43,6 +56,12 @@ pub(crate) enum Command {
         /// Default: the default node.
         #[arg(value_parser = values::node)]
         name: Option<String>,
+        /// Stay in this process; log to stderr.
+        #[arg(short, long)]
+        foreground: bool,
+        /// Stop when stdin is closed (with --foreground).
+        #[arg(short, long, requires = "foreground")]
+        exit_on_eof: bool,
     },
     /// Stop a node. What it held is kept for `node start`.
     Stop {
@@ -81,7 +100,11 @@ pub(crate) enum Command {
 impl Command {
     /// Whether this process becomes a node.
     pub(crate) fn runs_here(&self) -> bool {
-        matches!(self, Command::Create(create) if create.runs_here())
+        match self {
+            Command::Create(create) => create.runs_here(),
+            Command::Start { foreground, .. } => *foreground,
+            _ => false,
+        }
     }
 
     /// The node that this process becomes in the background.
@@ -95,9 +118,24 @@ impl Command {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         match self {
             Command::Create(create) => create.run(context).await,
-            Command::Show { name } => show::show(context, name).await,
+            Command::Show { name, running, ready } => {
+                let wanted = match (running, ready) {
+                    (_, true) => Wanted::Ready,
+                    (true, false) => Wanted::Running,
+                    (false, false) => Wanted::Anything,
+                };
+                show::show(context, name, wanted).await
+            }
             Command::List => show::list(context),
-            Command::Start { name } => start(context, name).await,
+            Command::Start {
+                name,
+                foreground: true,
+                exit_on_eof,
+            } => {
+                let folder = default_or(context, name)?;
+                foreground::run(context, &folder, exit_on_eof, IfItNeverRan::Keep).await
+            }
+            Command::Start { name, .. } => start(context, name).await,
             Command::Stop { name, all, .. } => stop(context, name, all).await,
             Command::Delete {
                 name,
@@ -133,7 +171,7 @@ async fn start(context: &Context, name: Option<String>) -> Result<()> {
         context
             .terminal
             .note(format!("The node `{name}` is already running."));
-        return show::show(context, Some(name)).await;
+        return show::show(context, Some(name), Wanted::Anything).await;
     }
     let status = process::start(&folder).await?;
     let mut restored = Vec::new();

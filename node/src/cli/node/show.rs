@@ -9,20 +9,79 @@ use crate::cli::context::Context;
 use crate::cli::output::{Answer, card, span, table, until};
 use crate::control::api::{ConnectionStatus, NodeStatus, path};
 use crate::control::client::NodeClient;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::state::{NodeFolder, NodeRole, now};
 
-pub(crate) async fn show(context: &Context, name: Option<String>) -> Result<()> {
+/// The role of a project's node.
+const PROJECT: &str = "project";
+
+/// What the command asks of the node beside showing it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Nothing: a stopped node is shown, too.
+    Anything,
+    /// It runs and answers.
+    Running,
+    /// It can do all that it was made for.
+    Ready,
+}
+
+pub(super) async fn show(context: &Context, name: Option<String>, wanted: Wanted) -> Result<()> {
     let folder = default_or(context, name)?;
-    if folder.is_running() {
+    if folder.is_running() || wanted != Wanted::Anything {
         let client = NodeClient::new(folder.clone()).with_timeout(Duration::from_secs(2));
         match client.get::<NodeStatus>(path::NODE).await {
-            Ok(status) => return context.terminal.answer(&shown(context, &folder, &status)?),
+            Ok(status) => {
+                if wanted == Wanted::Ready {
+                    ready(&status)?;
+                }
+                return context.terminal.answer(&shown(context, &folder, &status)?);
+            }
+            Err(error) if wanted != Wanted::Anything => return Err(error),
             // A process that holds the lock and does not answer is shown as such.
             Err(error) => context.terminal.warn(error.message),
         }
     }
     context.terminal.answer(&shown_from_disk(context, &folder)?)
+}
+
+/// An error that says all that a node lacks in order to do what it was made for.
+fn ready(status: &NodeStatus) -> Result<()> {
+    let down = |what: &str, name: &str, why: &Option<String>| match why {
+        Some(why) => format!("{what} `{name}` is down: {why}"),
+        None => format!("{what} `{name}` is down"),
+    };
+    let mut lacks = Vec::new();
+    // A project's own node needs none: it is the one that asks others for theirs.
+    let is_member = status.project.is_some() && status.role != PROJECT;
+    if is_member && status.credential_expires_at.is_none_or(|end| end <= now()) {
+        lacks.push(match &status.credential_failure {
+            Some(why) => format!("it has no valid credential: {why}"),
+            None => "it has no valid credential".to_owned(),
+        });
+    }
+    for relay in &status.relays {
+        if relay.connection_status == ConnectionStatus::Down {
+            lacks.push(down("the relay", &relay.name, &relay.last_failure));
+        }
+    }
+    for inlet in &status.inlets {
+        if inlet.status == ConnectionStatus::Down {
+            lacks.push(down("the inlet", &inlet.alias, &inlet.last_failure));
+        }
+    }
+    if lacks.is_empty() {
+        return Ok(());
+    }
+    Err(Error::unreachable(format!(
+        "the node `{}` runs, but is not ready: {}",
+        status.name,
+        lacks.join("; ")
+    ))
+    .hint(format!(
+        "it goes on trying; see portolan node logs {}, or its standard error in the foreground",
+        status.name
+    )))
 }
 
 /// A running node.
@@ -218,7 +277,7 @@ fn shown_from_disk(context: &Context, folder: &NodeFolder) -> Result<Answer> {
 fn role(role: &NodeRole) -> &'static str {
     match role {
         NodeRole::Node => "node",
-        NodeRole::Project(_) => "project",
+        NodeRole::Project(_) => PROJECT,
     }
 }
 
