@@ -5,11 +5,13 @@
 //! and sealing and opening neither allocate nor copy.
 
 mod awslc;
+mod preference;
 mod rustcrypto;
 
 use zeroize::Zeroizing;
 
 pub use awslc::{AwsLcAes256Gcm, AwsLcChaCha20Poly1305};
+pub use preference::Suites;
 pub use rustcrypto::RustCryptoChaCha20Poly1305;
 
 /// Bytes of a key, in every suite.
@@ -74,6 +76,35 @@ pub enum Suite {
     Aes256Gcm,
     /// 1: ChaCha20-Poly1305, for CPUs without AES instructions. Only after negotiation.
     ChaCha20Poly1305,
+}
+
+impl Suite {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Aes256Gcm, Self::ChaCha20Poly1305];
+
+    /// Its number on the wire.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        match self {
+            Self::Aes256Gcm => 0,
+            Self::ChaCha20Poly1305 => 1,
+        }
+    }
+
+    /// The suite with this number, if we have it.
+    #[must_use]
+    pub fn from_number(number: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|suite| suite.number() == number)
+    }
+}
+
+impl std::fmt::Display for Suite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Aes256Gcm => "AES-256-GCM",
+            Self::ChaCha20Poly1305 => "ChaCha20-Poly1305",
+        })
+    }
 }
 
 /// A library that implements suites.

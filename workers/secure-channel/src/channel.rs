@@ -23,6 +23,9 @@ use portolan_identity::Identifier;
 use portolan_runtime::{Address, Flow, Node, Peer, Route};
 use tokio::sync::watch;
 
+use crate::aead::Suite;
+use crate::extensions::Agreement;
+
 pub use listener::SecureChannelListener;
 pub use service::{Clock, Counters, SecureChannels};
 
@@ -89,6 +92,7 @@ pub(crate) struct State {
     pub(crate) role: Role,
     pub(crate) local: Identifier,
     pub(crate) remote: Identifier,
+    pub(crate) agreement: Agreement,
     pub(crate) peer: Arc<Peer>,
     pub(crate) decryptor: Address,
     pub(crate) flow: Arc<Flow>,
@@ -198,6 +202,8 @@ impl SecureChannel {
             role: state.role,
             local: state.local,
             peer: state.remote,
+            suite: state.agreement.suite,
+            sealed_headers: state.agreement.sealed_headers,
             encryptor: state.peer.channel.clone(),
             decryptor: state.decryptor.clone(),
             route: state.route.lock().clone(),
@@ -221,6 +227,10 @@ pub struct ChannelInfo {
     pub local: Identifier,
     /// Who the peer is.
     pub peer: Identifier,
+    /// The suite that protects the records.
+    pub suite: Suite,
+    /// Whether both ends carry records of inner channels under sealed headers.
+    pub sealed_headers: bool,
     /// The address that messages go in by.
     pub encryptor: Address,
     /// The address that the peer sends records to.

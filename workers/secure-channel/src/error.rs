@@ -5,6 +5,7 @@ use std::time::Duration;
 use portolan_identity::{AttestationError, Identifier};
 use portolan_runtime::Route;
 
+use crate::extensions::NegotiationError;
 use crate::handshake::HandshakeError;
 use crate::wire::WireError;
 
@@ -32,6 +33,9 @@ pub enum PeerError {
     /// The attested key is not the one that took part in the handshake.
     #[error("{0} presents an attestation of another key")]
     WrongKey(Identifier),
+    /// We do not agree on what goes beyond the reference protocol.
+    #[error("there is no agreement on how to protect the channel: {0}")]
+    Extensions(#[from] NegotiationError),
     /// It is who it says, but we do not want it.
     #[error("{0} is not trusted here")]
     Untrusted(Identifier),

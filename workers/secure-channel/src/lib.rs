@@ -64,6 +64,7 @@
 //! | read, alter, inject, reorder, repeat records | AEAD with explicit nonces; replay window; a refused record changes nothing ([`record`]) |
 //! | drop records to leave a hole in a stream | the gap is noticed with the next record; the channel closes |
 //! | forge handshake messages to kill handshakes | states are kept until a message has authenticated ([`handshake`]) |
+//! | strip or alter an offer, to get a weaker suite | the handshake fails; nothing is tried again without ([`extensions`]) |
 //! | begin handshakes and abandon them | places per connection and in all, a time-out, at most one handshake per core computing; what was begun a second ago gives way |
 //! | fill our stores with identities | nothing is stored before the trust policy has accepted the peer |
 //! | come back with keys from before a rotation | histories are compared with the stored one; older ones are refused |
@@ -81,6 +82,7 @@
 //! |---|---|
 //! | [`aead`] | authenticated encryption behind one trait, two providers |
 //! | [`handshake`] | Noise XX; pure |
+//! | [`extensions`] | what is agreed on beyond the reference protocol; pure |
 //! | [`record`] | nonces, rekeying, replay window; pure |
 //! | [`wire`] | the messages inside; pure |
 //! | [`trust`] | with whom we want a channel |
@@ -95,6 +97,7 @@ pub mod aead;
 pub mod channel;
 pub mod credentials;
 pub mod error;
+pub mod extensions;
 pub mod handshake;
 mod local;
 mod log_limit;
@@ -104,6 +107,7 @@ pub mod record;
 pub mod trust;
 pub mod wire;
 
+pub use aead::{Suite, Suites};
 pub use channel::{
     ChannelInfo, Clock, CloseReason, Counters, Role, SecureChannel, SecureChannelListener, SecureChannels,
 };

@@ -70,13 +70,19 @@ impl LocalIdentity {
         })
     }
 
-    /// The payload that proves who we are.
-    pub(crate) fn payload(&self, key: &AttestedKey, credential: Option<&CredentialAndPurposeKey>) -> Vec<u8> {
+    /// The payload that proves who we are, and what we answer or confirm beyond the reference protocol.
+    pub(crate) fn payload(
+        &self,
+        key: &AttestedKey,
+        credential: Option<&CredentialAndPurposeKey>,
+        extensions: Option<&[u8]>,
+    ) -> Vec<u8> {
         let credential = credential.map(CredentialAndPurposeKey::encode);
         IdentityPayload {
             change_history: self.identity.history().encode(),
             attestation: &key.attestation,
             credentials: credential.as_deref().into_iter().collect(),
+            extensions,
         }
         .encode()
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use portolan_identity::Identity;
 
+use crate::aead::Suites;
 use crate::credentials::CredentialSource;
+use crate::extensions::Abilities;
 use crate::local::LocalIdentity;
 use crate::trust::TrustPolicy;
 
@@ -45,6 +47,7 @@ pub struct ChannelOptions {
     pub(crate) authorities: Arc<[Identity]>,
     pub(crate) credentials: Option<Arc<dyn CredentialSource>>,
     pub(crate) gaps: GapPolicy,
+    pub(crate) abilities: Abilities,
     pub(crate) timeout: Duration,
 }
 
@@ -58,6 +61,10 @@ impl ChannelOptions {
             authorities: Arc::new([]),
             credentials: None,
             gaps: GapPolicy::default(),
+            abilities: Abilities {
+                suites: Suites::preferred(),
+                sealed_headers: false,
+            },
             timeout: INITIATOR_TIMEOUT,
         }
     }
@@ -94,6 +101,24 @@ impl ChannelOptions {
     #[must_use]
     pub fn gaps(mut self, gaps: GapPolicy) -> Self {
         self.gaps = gaps;
+        self
+    }
+
+    /// The only suites that may protect the channel, the preferred first. Default: all, in the order that suits this machine
+    /// ([`Suites::preferred`]).
+    ///
+    /// Reference peers have AES-256-GCM only; without it in the list there is no channel with them.
+    #[must_use]
+    pub fn suites(mut self, suites: Suites) -> Self {
+        self.abilities.suites = suites;
+        self
+    }
+
+    /// Whether records of channels that run inside this one may be carried under a sealed header, without being sealed a
+    /// second time, if the peer can do that too. Default: no. The record layer does not make use of it yet.
+    #[must_use]
+    pub fn sealed_headers(mut self, wanted: bool) -> Self {
+        self.abilities.sealed_headers = wanted;
         self
     }
 

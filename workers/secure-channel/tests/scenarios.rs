@@ -9,7 +9,7 @@ use portolan_identity::{AttributeRepository, IdentityRepository};
 use portolan_runtime::{Address, Node, Payload, Route, WorkerOptions, route};
 use portolan_secure_channel::{
     ChannelOptions, CloseReason, CurrentCredential, Error, FixedCredential, ListenerOptions, PeerError, Role,
-    TrustPolicy,
+    Suite, Suites, TrustPolicy,
 };
 use tokio::sync::watch;
 
@@ -617,9 +617,14 @@ async fn messages_look_as_specified_on_their_way() {
     let (a, b) = (Party::on(&node), Party::on(&node));
     b.listen();
     let path = Meddler::start(&node, "path");
+    // Without offering what the reference has not; what an offer looks like is tested in `negotiation.rs`.
+    let as_the_reference = a
+        .options()
+        .suites(Suites::only(Suite::Aes256Gcm))
+        .sealed_headers(false);
     let channel = a
         .channels
-        .create(route!["path", "api"], a.options())
+        .create(route!["path", "api"], as_the_reference)
         .await
         .unwrap();
     assert!(

@@ -15,9 +15,10 @@ use super::encryptor::{Credentials, Encryptor};
 use super::service::Shared;
 use super::slots::Slot;
 use super::{Role, State};
-use crate::aead::{KeyBytes, Suite};
+use crate::aead::KeyBytes;
 use crate::credentials::CurrentCredential;
 use crate::error::Error;
+use crate::extensions::Agreement;
 use crate::handshake::SessionKeys;
 use crate::options::ChannelOptions;
 use crate::record::{Opener, Sealer};
@@ -56,6 +57,7 @@ pub(super) struct Finished {
     pub(super) role: Role,
     pub(super) keys: SessionKeys,
     pub(super) peer: Identity,
+    pub(super) agreement: Agreement,
     /// Where the peer's decryptor is.
     pub(super) route: Route,
     pub(super) flow: Arc<Flow>,
@@ -74,6 +76,7 @@ pub(super) fn open(
         role,
         keys,
         peer,
+        agreement,
         route,
         flow,
         presented,
@@ -91,6 +94,7 @@ pub(super) fn open(
         role,
         local: *options.identity.identifier(),
         remote,
+        agreement,
         peer: Arc::new(Peer {
             identifier: PeerIdentifier(*remote.as_bytes()),
             channel: Address::random(),
@@ -107,12 +111,12 @@ pub(super) fn open(
         source: source.subscribe(),
         presented,
     });
-    let sealer = Sealer::new(Suite::Aes256Gcm, keys.send);
+    let sealer = Sealer::new(agreement.suite, keys.send);
     let registration = shared.register(&state);
     Encryptor::new(Arc::clone(&state), sealer, credentials).start(ctx)?;
     tracing::debug!(channel = %state.peer.channel, peer = %remote, ?role, "open");
     Ok(Decryptor {
-        opener: Opener::new(Suite::Aes256Gcm, keys.receive),
+        opener: Opener::new(agreement.suite, keys.receive),
         judge: shared.judge(options),
         gaps: options.gaps,
         newest_route: 0,

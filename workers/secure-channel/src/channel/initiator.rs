@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use portolan_identity::Identity;
 use portolan_runtime::{Address, Context, Flow, Message, Payload, Route};
 use tokio::sync::oneshot;
 
@@ -11,8 +12,10 @@ use super::handshake::{Finished, ephemeral, open, worker_options};
 use super::service::Shared;
 use super::{Role, SecureChannel};
 use crate::error::{Error, PeerError};
+use crate::extensions::Agreement;
 use crate::handshake::{Initiator, InitiatorAwaitingMessage2, Rejected, SessionKeys};
 use crate::options::ChannelOptions;
+use crate::wire::identity::IdentityPayload;
 
 type Reply = oneshot::Sender<Result<SecureChannel, Error>>;
 
@@ -105,7 +108,9 @@ async fn exchange(
         .blocking(move || identity.static_key(now))
         .await
         .ok_or_else(stopped)??;
-    let (mut state, message_1) = Initiator::new(Arc::clone(&key.key), &ephemeral()?).write_message_1(&[])?;
+    let abilities = options.abilities;
+    let (mut state, message_1) =
+        Initiator::new(Arc::clone(&key.key), &ephemeral()?).write_message_1(&abilities.offer())?;
     send(ctx, route.clone(), &message_1).await?;
     loop {
         let message = ctx.next().await.ok_or_else(stopped)?.message;
@@ -115,9 +120,13 @@ async fn exchange(
         let mut payload = message.payload;
         let answer = shared
             .blocking(move || {
-                let our_payload = || identity.payload(&key, presented.as_deref());
-                answer(state, payload.as_mut_slice(), our_payload, |payload, key| {
-                    judge.admit(payload, key, now)
+                answer(state, payload.as_mut_slice(), |payload, remote_static| {
+                    let element = IdentityPayload::decode(payload)?.extensions;
+                    let agreement = abilities.read_answer(element)?;
+                    let peer = judge.admit(payload, remote_static, now)?;
+                    let confirmation = abilities.confirmation(element, agreement);
+                    let ours = identity.payload(&key, presented.as_deref(), confirmation.as_deref());
+                    Ok((peer, agreement, ours))
                 })
             })
             .await
@@ -130,6 +139,7 @@ async fn exchange(
             Answer::Accepted {
                 keys,
                 peer,
+                agreement,
                 message_3,
             } => {
                 let route = message.back;
@@ -138,6 +148,7 @@ async fn exchange(
                     role: Role::Initiator,
                     keys,
                     peer,
+                    agreement,
                     route,
                     flow,
                     presented: credential,
@@ -154,29 +165,30 @@ enum Answer {
     NotForUs(InitiatorAwaitingMessage2),
     Accepted {
         keys: SessionKeys,
-        peer: portolan_identity::Identity,
+        peer: Identity,
+        agreement: Agreement,
         message_3: Vec<u8>,
     },
 }
 
-/// Reads message 2, and answers it if the peer is accepted.
+/// Reads message 2, and answers it if the peer is accepted: `admit` says who it is, what we agree on, and what we say.
 ///
 /// A peer that completes Noise and is then not accepted ends the attempt: only somebody who sees message 1 on its way can
 /// bring that about, and such a one could as well have dropped it. The caller learns at once what is wrong.
 fn answer(
     state: InitiatorAwaitingMessage2,
     message: &mut [u8],
-    our_payload: impl FnOnce() -> Vec<u8>,
-    admit: impl FnOnce(&[u8], &[u8; 32]) -> Result<portolan_identity::Identity, PeerError>,
+    admit: impl FnOnce(&[u8], &[u8; 32]) -> Result<(Identity, Agreement, Vec<u8>), PeerError>,
 ) -> Result<Answer, Error> {
     match state.read_message_2(message) {
         Err(Rejected { state, .. }) => Ok(Answer::NotForUs(state)),
         Ok((state, payload)) => {
-            let peer = admit(payload, state.remote_static())?;
-            let (keys, message_3) = state.write_message_3(&our_payload())?;
+            let (peer, agreement, our_payload) = admit(payload, state.remote_static())?;
+            let (keys, message_3) = state.write_message_3(&our_payload)?;
             Ok(Answer::Accepted {
                 keys,
                 peer,
+                agreement,
                 message_3,
             })
         }

@@ -13,9 +13,11 @@ use super::service::Shared;
 use super::slots::Slot;
 use crate::credentials::CurrentCredential;
 use crate::error::{Error, PeerError};
+use crate::extensions::Answer;
 use crate::handshake::{Rejected, Responder, ResponderAwaitingMessage3};
 use crate::log_limit::may_log;
 use crate::options::ChannelOptions;
+use crate::wire::identity::IdentityPayload;
 
 /// What a listener gives to each of its responders.
 pub(super) struct Accepting {
@@ -115,6 +117,7 @@ fn stopped() -> Error {
 /// A handshake that waits for message 3.
 struct Answered {
     state: ResponderAwaitingMessage3,
+    answer: Answer,
     route: Route,
     presented: CurrentCredential,
 }
@@ -133,19 +136,23 @@ async fn answer(
     } = *message_1;
     let credential = options.credentials.as_ref().and_then(|source| source.current());
     let (identity, presented, now) = (options.identity.clone(), credential.clone(), shared.now());
+    let abilities = options.abilities;
     let answer = shared.blocking(move || -> Result<_, Error> {
         let key = identity.static_key(now)?;
         let responder = Responder::new(Arc::clone(&key.key), &ephemeral()?);
-        // The payload of message 1 is for extensions (spec 06).
-        let (responder, _) = responder.read_message_1(message_1.as_slice())?;
-        Ok(responder.write_message_2(&identity.payload(&key, presented.as_deref()))?)
+        let (responder, offer) = responder.read_message_1(message_1.as_slice())?;
+        let answer = abilities.answer(offer).map_err(PeerError::from)?;
+        let payload = identity.payload(&key, presented.as_deref(), answer.encode().as_deref());
+        let (state, message_2) = responder.write_message_2(&payload)?;
+        Ok((state, answer, message_2))
     });
-    let (state, message_2) = answer.await.ok_or_else(stopped)??;
+    let (state, answer, message_2) = answer.await.ok_or_else(stopped)??;
     let back = ctx.address().clone();
     ctx.send_message(Message::new(route.clone(), back, Payload::from(message_2)))
         .await?;
     Ok(Box::new(Answered {
         state,
+        answer,
         route,
         presented: credential,
     }))
@@ -161,6 +168,7 @@ async fn await_message_3(
 ) -> Result<Box<Finished>, Error> {
     let Answered {
         mut state,
+        answer,
         route,
         presented,
     } = *answered;
@@ -176,24 +184,30 @@ async fn await_message_3(
             () = &mut transport_ended => return Err(Error::TransportLost(route)),
         };
         let (judge, now) = (shared.judge(options), shared.now());
-        let read = shared.blocking(move || match state.read_message_3(payload.as_mut_slice()) {
-            Err(Rejected { state, .. }) => Ok(Err(state)),
-            // Only the sender of message 1 can have written this: if it is not accepted, nobody else will come.
-            Ok((keys, payload)) => judge
-                .admit(payload, &keys.remote_static, now)
-                .map(|peer| Ok((keys, peer))),
+        let read = shared.blocking(move || -> Result<_, PeerError> {
+            match state.read_message_3(payload.as_mut_slice()) {
+                Err(Rejected { state, .. }) => Ok(Err(state)),
+                // Only the sender of message 1 can have written this: if it is not accepted, nobody else will come.
+                Ok((keys, payload)) => {
+                    let element = IdentityPayload::decode(payload)?.extensions;
+                    let agreement = answer.check_confirmation(element)?;
+                    let peer = judge.admit(payload, &keys.remote_static, now)?;
+                    Ok(Ok((keys, peer, agreement)))
+                }
+            }
         });
         match read.await.ok_or_else(stopped)?? {
             Err(before) => {
                 tracing::debug!(address = %ctx.address(), "a message that is no message 3 is ignored");
                 state = before;
             }
-            Ok((keys, peer)) => {
+            Ok((keys, peer, agreement)) => {
                 let role = Role::Responder;
                 return Ok(Box::new(Finished {
                     role,
                     keys,
                     peer,
+                    agreement,
                     route,
                     flow,
                     presented,

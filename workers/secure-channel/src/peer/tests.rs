@@ -35,7 +35,7 @@ impl Claimant {
     fn payload(&self, credential: Option<&CredentialAndPurposeKey>) -> (Vec<u8>, PublicKeyBytes) {
         let local = LocalIdentity::new(self.identity.clone(), self.vault.clone(), self.keys.clone());
         let key = local.static_key(NOW).unwrap();
-        (local.payload(&key, credential), key.key.public_key())
+        (local.payload(&key, credential, None), key.key.public_key())
     }
 
     fn issue(&self, subject: &Identifier, value: &str, at: u64) -> CredentialAndPurposeKey {
@@ -126,6 +126,7 @@ fn a_key_for_another_purpose_is_refused() {
     let payload = IdentityPayload {
         change_history: peer.identity.history().encode(),
         attestation: &credentials_key.attestation.encode(),
+        extensions: None,
         credentials: Vec::new(),
     };
     let error = bench.judge.admit(&payload.encode(), &[7; 32], NOW).unwrap_err();

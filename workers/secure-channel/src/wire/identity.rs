@@ -4,7 +4,7 @@ use minicbor::Decoder;
 
 use super::{Elements, WireError, credentials, put_credentials, raw};
 
-/// The three parts of the payload, each as raw CBOR.
+/// The parts of the payload, each as raw CBOR.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityPayload<'a> {
     /// The change history.
@@ -13,10 +13,12 @@ pub struct IdentityPayload<'a> {
     pub attestation: &'a [u8],
     /// Credentials, each with the attestation of the key that signed it.
     pub credentials: Vec<&'a [u8]>,
+    /// A fourth element, which the reference skips: what is agreed on beyond its protocol ([`crate::extensions`]).
+    pub extensions: Option<&'a [u8]>,
 }
 
 impl<'a> IdentityPayload<'a> {
-    /// Reads the payload; further elements (extensions, spec 06) are skipped.
+    /// Reads the payload; elements after the fourth are skipped.
     ///
     /// # Errors
     /// [`WireError`]. The handshake's limit on messages bounds the length.
@@ -29,11 +31,17 @@ impl<'a> IdentityPayload<'a> {
         let attestation = raw(&mut decoder)?;
         elements.expect(&mut decoder, "the identity payload has no list of credentials")?;
         let credentials = credentials(&mut decoder)?;
+        let extensions = if elements.next(&mut decoder)? {
+            Some(raw(&mut decoder)?)
+        } else {
+            None
+        };
         elements.skip_rest(&mut decoder)?;
         Ok(Self {
             change_history,
             attestation,
             credentials,
+            extensions,
         })
     }
 
@@ -41,12 +49,15 @@ impl<'a> IdentityPayload<'a> {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let credentials_len: usize = self.credentials.iter().map(|credential| credential.len()).sum();
-        let mut out =
-            Vec::with_capacity(2 + self.change_history.len() + self.attestation.len() + credentials_len);
-        out.push(0x83);
+        let extensions = self.extensions.unwrap_or_default();
+        let mut out = Vec::with_capacity(
+            2 + self.change_history.len() + self.attestation.len() + credentials_len + extensions.len(),
+        );
+        out.push(if self.extensions.is_some() { 0x84 } else { 0x83 });
         out.extend_from_slice(self.change_history);
         out.extend_from_slice(self.attestation);
         put_credentials(&mut out, &self.credentials);
+        out.extend_from_slice(extensions);
         out
     }
 }
@@ -65,9 +76,17 @@ mod tests {
             change_history: &[0x81, 0x01],
             attestation: &[0x82, 0x01, 0x02],
             credentials: vec![&[0x03], &[0x82, 0x04, 0x05]],
+            extensions: None,
         };
         let bytes = payload.encode();
         assert_eq!(hex::encode(&bytes), "8381018201028203820405");
+        assert_eq!(IdentityPayload::decode(&bytes).unwrap(), payload);
+        let payload = IdentityPayload {
+            extensions: Some(&[0xa1, 0x01, 0x00]),
+            ..payload
+        };
+        let bytes = payload.encode();
+        assert_eq!(hex::encode(&bytes), "8481018201028203820405a10100");
         assert_eq!(IdentityPayload::decode(&bytes).unwrap(), payload);
     }
 
