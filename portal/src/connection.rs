@@ -21,7 +21,7 @@ use smallvec::SmallVec;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use crate::gate::{self, Pending, Signals};
@@ -148,6 +148,10 @@ pub(crate) struct Connection {
     /// The peer's identifier must stay what it was.
     peer: Option<PeerIdentifier>,
     pinned: bool,
+    /// Whom it may be sent to.
+    outgoing: AccessControl,
+    /// Told when that may have changed.
+    asked_again: watch::Receiver<()>,
     beat: Pin<Box<Sleep>>,
     /// Beats since the last message of the other end.
     missed: u32,
@@ -205,6 +209,8 @@ impl Connection {
             path_lost,
             pinned: peer.is_some(),
             peer,
+            outgoing: blueprint.rules.outgoing,
+            asked_again: open.0.asked_again(),
             beat: Box::pin(sleep(BEAT)),
             missed: 0,
             _open: open,
@@ -262,6 +268,10 @@ impl Connection {
                     Err(end) => return end,
                 },
                 () = &mut self.path_lost => return path_lost(),
+                Ok(()) = self.asked_again.changed() => match self.ask_rules() {
+                    Ok(()) => continue,
+                    Err(end) => return end,
+                },
                 () = &mut self.beat => {
                     self.missed += 1;
                     if let Err(end) = self.give_sign_of_life().await {
@@ -296,6 +306,21 @@ impl Connection {
                 Err(end) => return end,
             }
         }
+    }
+
+    /// Whether the other end may still be spoken to.
+    fn ask_rules(&self) -> Result<(), End> {
+        let Some(remote) = self.shared.remote.get() else {
+            return Ok(());
+        };
+        let message = Message::new(remote, &self.shared.own, Vec::new());
+        self.ctx
+            .check_outgoing(&self.outgoing, &message)
+            .map_err(|denial| End::Local {
+                reason: Reason::Denied,
+                kind: FailureKind::Denied,
+                text: denial.to_string(),
+            })
     }
 
     async fn give_sign_of_life(&mut self) -> Result<(), End> {
@@ -508,6 +533,7 @@ impl Connection {
                 ready = self.writing.writable() => return ready.map_err(|error| broken(&error)),
                 pending = self.shared.signals.raised() => { self.consider(pending)?; }
                 () = &mut self.path_lost => return Err(path_lost()),
+                Ok(()) = self.asked_again.changed() => self.ask_rules()?,
                 // What the other end has sent waits behind the application: its beats do not count meanwhile.
                 () = &mut self.beat => {
                     // It must not make the channel, which others use too, wait for our application.

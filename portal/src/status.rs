@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 /// What kind of failure ended a connection, or kept it from beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,6 +56,7 @@ pub struct PortalStatus {
     last_failure: Mutex<Option<Failure>>,
     hook: Option<FailureHook>,
     logged: Mutex<Option<(Instant, u32)>>,
+    again: watch::Sender<()>,
 }
 
 /// Log lines about failures of one inlet or outlet in a second; further ones are counted by their last failure only.
@@ -86,6 +88,16 @@ impl PortalStatus {
     /// Bytes written to applications or to the target.
     pub fn to_application(&self) -> u64 {
         self.to_application.load(Ordering::Relaxed)
+    }
+
+    /// Every open connection asks its rules again, and is closed if they refuse: rules are asked for each message, but a connection
+    /// on which nothing is said must not outlive the right to it either.
+    pub fn ask_rules_again(&self) {
+        self.again.send_replace(());
+    }
+
+    pub(crate) fn asked_again(&self) -> watch::Receiver<()> {
+        self.again.subscribe()
     }
 
     /// The last thing that went wrong.

@@ -141,6 +141,20 @@ impl Context {
         })
     }
 
+    /// Asks a rule about a message that would be sent from this worker's address.
+    ///
+    /// # Errors
+    /// The reason that the rule gives.
+    pub fn check_outgoing(&self, rule: &AccessControl, message: &Message) -> Result<(), Denial> {
+        let destination = message.onward.next().unwrap_or(self.address());
+        rule.check_outgoing(&Delivery {
+            source: self.address(),
+            destination,
+            message,
+            router: self.node.router(),
+        })
+    }
+
     /// Whether messages wait for room at their destinations.
     pub fn has_unsent(&self) -> bool {
         !self.outbox.is_empty()

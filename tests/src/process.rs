@@ -89,6 +89,16 @@ pub fn terminate(pid: u32) {
     signal(pid, Signal::TERM);
 }
 
+/// Sends SIGSTOP: the process exists and does nothing, as on a machine that sleeps.
+pub fn pause(pid: u32) {
+    signal(pid, Signal::STOP);
+}
+
+/// Sends SIGCONT.
+pub fn resume(pid: u32) {
+    signal(pid, Signal::CONT);
+}
+
 fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         // It may be gone already, which is what we want.

@@ -51,7 +51,11 @@ pub(super) enum Command {
         #[command(flatten)]
         trust: Trust,
     },
-    /// Remove a member: no credential is issued to it any more.
+    /// Remove a member: it gets no credential any more, and what it has open ends within seconds.
+    ///
+    /// Its portals, relays and channels are closed at the project's node and at every node of a member that can reach the
+    /// authority, whatever credential it still holds. A node that cannot reach the authority finds out by the end of that credential. Tickets
+    /// that it made are withdrawn, and tickets made before do not bring it back: invite it again with a new one.
     Delete {
         #[arg(value_parser = values::identifier, conflicts_with = "all", required_unless_present = "all")]
         identifier: Option<String>,

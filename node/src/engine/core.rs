@@ -12,6 +12,7 @@ use portolan_secure_channel::{ChannelOptions, CredentialSource, LocalIdentity};
 use super::connect::{Appearance, Connector, blocking};
 use super::membership::{Membership, authority_of};
 use super::policies::{Issuer, Policies};
+use super::removals::Removals;
 use crate::error::{Error, Result};
 use crate::multiaddr::MultiAddr;
 use crate::state::{Home, OwnIdentity, Project};
@@ -23,6 +24,7 @@ const MAX_MEMBERSHIPS: usize = 64;
 pub(crate) struct Core {
     pub(crate) connector: Connector,
     pub(crate) policies: Arc<Policies>,
+    pub(crate) removals: Arc<Removals>,
     own: OwnIdentity,
     /// The node's own membership, once the node belongs to a project.
     membership: RwLock<Option<Arc<Membership>>>,
@@ -44,9 +46,11 @@ impl Core {
         if let Some(authority) = &authority {
             policies.set_authority(Some(*authority.identifier()));
         }
+        let removals = Arc::new(Removals::new(&connector, Arc::clone(policies.attributes())));
         Self {
             connector,
             policies,
+            removals,
             own,
             membership: RwLock::new(None),
             memberships: Mutex::default(),
@@ -130,7 +134,12 @@ impl Core {
                 "this node uses {MAX_MEMBERSHIPS} identities and projects already"
             )));
         }
-        let membership = Membership::start(self.connector.clone(), project, identity)?;
+        let membership = Membership::start(
+            self.connector.clone(),
+            project,
+            identity,
+            Some(Arc::clone(&self.removals)),
+        )?;
         if let Some(older) = memberships.insert(key, Arc::clone(&membership)) {
             older.retire();
         }

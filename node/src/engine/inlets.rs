@@ -280,6 +280,13 @@ impl OpenInlet {
             .map(SessionMonitor::status)
     }
 
+    /// Open connections look whether they may still be.
+    pub(super) fn ask_rules_again(&self) {
+        if let Some(listening) = &*self.listening.lock() {
+            listening.inlet.status().ask_rules_again();
+        }
+    }
+
     fn status(&self) -> InletStatus {
         let listening = self.listening.lock();
         let session = listening

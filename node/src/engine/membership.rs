@@ -5,7 +5,7 @@
 //! gets one. Every open channel that presents the credential is told of the new one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use portolan_authority::api::{Failure, Method, Request, Response};
@@ -16,6 +16,7 @@ use portolan_secure_channel::{CredentialSource, CurrentCredential, LocalIdentity
 use tokio::sync::{Notify, watch};
 
 use super::connect::{Appearance, Connector, blocking};
+use super::removals::Removals;
 use crate::control::api::CredentialStatus;
 use crate::error::{Error, ErrorCode, Result};
 use crate::state::{CredentialRecord, Home, Project, now};
@@ -52,7 +53,9 @@ pub(crate) struct Membership {
     credential: watch::Sender<CurrentCredential>,
     standing: watch::Sender<Standing>,
     look_again: Notify,
-    retired: AtomicBool,
+    retired: watch::Sender<bool>,
+    /// The number of the last removal that the authority has told us of.
+    last_removal: AtomicU64,
 }
 
 impl CredentialSource for Membership {
@@ -62,17 +65,30 @@ impl CredentialSource for Membership {
 }
 
 impl Membership {
-    /// Begin to keep the credential of `identity` for `project` up to date, until the node stops.
+    /// Begin to keep the credential of `identity` for `project` up to date, until the node stops, and to make `removals` count of
+    /// which the project's authority tells.
     ///
     /// # Errors
     ///
-    /// When the project's record does not verify, or the node is stopping.
+    /// When the project's record does not verify, what the home knows of removed members cannot be read, or the node is
+    /// stopping.
     pub(crate) fn start(
         connector: Connector,
         project: Project,
         identity: LocalIdentity,
+        removals: Option<Arc<Removals>>,
     ) -> Result<Arc<Self>> {
         let authority = authority_of(&project)?;
+        let mut last_removal = 0;
+        if let Some(removals) = &removals {
+            // Before anybody can present an old credential.
+            let told = connector
+                .home
+                .database()?
+                .removals(&authority.identifier().to_string())?;
+            removals.void(authority.identifier(), &told.1);
+            last_removal = told.0;
+        }
         let membership = Arc::new(Self {
             project,
             authority,
@@ -80,15 +96,23 @@ impl Membership {
             credential: watch::channel(None).0,
             standing: watch::channel(Standing::default()).0,
             look_again: Notify::new(),
-            retired: AtomicBool::new(false),
+            retired: watch::channel(false).0,
+            last_removal: AtomicU64::new(last_removal),
         });
-        let kept = Arc::clone(&membership);
+        let (kept, followed) = (Arc::clone(&membership), Arc::clone(&membership));
         let node: Node = connector.node.clone();
         node.start_task(Address::random(), move |ctx| async move {
             let stopping = ctx.stopping();
+            let following = async {
+                match removals {
+                    Some(removals) => removals.follow(followed, connector.clone()).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = stopping => {}
                 () = kept.keep(&connector) => {}
+                () = following => {}
             }
         })
         .map_err(|error| Error::failed(error.to_string()))?;
@@ -122,8 +146,24 @@ impl Membership {
 
     /// Renew no more: another one takes its place.
     pub(crate) fn retire(&self) {
-        self.retired.store(true, Ordering::Relaxed);
+        self.retired.send_replace(true);
         self.look_again.notify_one();
+    }
+
+    /// Resolves when another one takes its place.
+    pub(super) async fn retired(&self) {
+        // The sender lives as long as we do.
+        let _ = self.retired.subscribe().wait_for(|retired| *retired).await;
+    }
+
+    /// The number of the last removal that the authority has told us of.
+    pub(super) fn last_removal(&self) -> u64 {
+        self.last_removal.load(Ordering::Relaxed)
+    }
+
+    /// The authority has told us of removals up to this number.
+    pub(super) fn set_last_removal(&self, last: u64) {
+        self.last_removal.store(last, Ordering::Relaxed);
     }
 
     /// Wait until there is a credential to present, or until an attempt to get one has failed.
@@ -160,7 +200,7 @@ impl Membership {
         // What is presented although the home does not have it or cannot be read: a full disk must not end a membership.
         let mut held: Option<(CurrentCredential, VerifiedCredential)> = None;
         let mut unsaved = false;
-        while !self.retired.load(Ordering::Relaxed) {
+        while !*self.retired.borrow() {
             let stored = self.load(&home).await;
             let known = match stored {
                 Ok(Some(stored)) if !unsaved || is_newer(&stored.1, held.as_ref()) => {

@@ -28,6 +28,7 @@ mod policies;
 mod project_node;
 mod relays;
 pub mod remote;
+mod removals;
 mod running;
 mod services;
 #[cfg(test)]
@@ -85,11 +86,7 @@ async fn serve(
     ready(&status);
     let removals = async {
         match running.project_node() {
-            Some(project) => {
-                project
-                    .enforce_removals(&running.core, || running.served_table())
-                    .await;
-            }
+            Some(project) => project.enforce_removals(&running.core).await,
             None => std::future::pending().await,
         }
     };

@@ -25,6 +25,13 @@ pub(super) struct OpenOutlet {
     failed: Arc<AtomicU64>,
 }
 
+impl OpenOutlet {
+    /// Open connections look whether they may still be.
+    pub(super) fn ask_rules_again(&self) {
+        self.outlet.status().ask_rules_again();
+    }
+}
+
 /// Counts failures, for the status.
 pub(super) fn counting() -> (Arc<AtomicU64>, FailureHook) {
     let failed = Arc::new(AtomicU64::new(0));

@@ -214,6 +214,11 @@ impl Policies {
         }
     }
 
+    /// Different after every change by which somebody may have lost a right.
+    pub(crate) fn losses(&self) -> (u64, u64) {
+        (self.generation.load(Ordering::Acquire), self.attributes.losses())
+    }
+
     /// Take it before [`decide`](Self::decide): the decision holds as long as it stays.
     pub(crate) fn generation(&self) -> Generation {
         Generation {

@@ -18,21 +18,20 @@ use std::time::Duration;
 use portolan_authority::attributes::MemberAttributes;
 use portolan_authority::authority::Authority;
 use portolan_authority::issuer::{CredentialSettings, Issuer};
+use portolan_authority::protocol::Removal;
 use portolan_authority::rules::RoleSettings;
 use portolan_authority::services::{Running as RunningServices, Services};
 use portolan_authority::store::{Store, StoreError};
-use portolan_identity::{
-    AttributeRepository, Identifier, IdentityRepository, MemoryAttributeRepository, MemoryIdentityRepository,
-};
-use portolan_relay::RelayTable;
+use portolan_identity::{Identifier, IdentityRepository, MemoryIdentityRepository};
 use portolan_runtime::services::Strip;
 use portolan_runtime::{
-    AccessControl, Address, Message, Node, Passage, PeerIdentifier, Result as RuntimeResult, WorkerOptions,
+    AccessControl, Address, Message, Node, Passage, Result as RuntimeResult, WorkerOptions,
 };
 use portolan_secure_channel::{ChannelOptions, ListenerOptions, SecureChannelListener};
 use portolan_tcp::TcpListener;
 
 use super::core::Core;
+use super::removals::Removals;
 use super::running::{API, runtime_error};
 use super::services::local_name;
 use crate::control::api::{SecureChannelListenerStatus, ServiceStatus};
@@ -50,7 +49,7 @@ const REMOVALS: u32 = 256;
 
 /// The authority of a project node.
 pub(super) struct ProjectNode {
-    removals: Arc<Removals>,
+    removals: Arc<OwnRemovals>,
     services: RunningServices,
     listener: SecureChannelListener,
     identifier: Identifier,
@@ -113,14 +112,14 @@ impl ProjectNode {
         )
         .map_err(|error| Error::invalid(error.to_string()))?;
 
-        let removals = Arc::new(Removals {
+        let removals = Arc::new(OwnRemovals {
             authority: Arc::clone(&authority),
             identifier,
-            attributes: Arc::clone(core.policies.attributes()),
+            acting: Arc::clone(&core.removals),
             seen: AtomicI64::new(0),
         });
         // Before anybody can present an old credential.
-        while removals.read().map_err(|error| failed(&error))?.len() == REMOVALS as usize {}
+        while removals.read().map_err(|error| failed(&error))?.more {}
 
         let node = core.node();
         let services = Services::new(Arc::clone(&authority), Arc::new(issuer))
@@ -180,70 +179,65 @@ impl ProjectNode {
         }
     }
 
-    /// Make removals of members count at this node from now on: what was credited to them before is void, their relays and
-    /// channels end, and with the channels everything that went through them. Runs until it is dropped.
-    pub(super) async fn enforce_removals(&self, core: &Core, relays: impl Fn() -> Option<RelayTable>) {
+    /// Make removals of members count at this node from now on, also those that another process writes to the database. Runs
+    /// until it is dropped.
+    pub(super) async fn enforce_removals(&self, core: &Core) {
         loop {
             let removals = Arc::clone(&self.removals);
             let Ok(read) = tokio::task::spawn_blocking(move || removals.read()).await else {
                 return;
             };
-            let removed = read.unwrap_or_else(|error| {
+            let read = read.unwrap_or_else(|error| {
                 tracing::error!("the authority's removals cannot be read: {error}");
-                Vec::new()
+                Found::default()
             });
-            for member in &removed {
-                self.end(core, relays(), member);
-            }
-            if removed.len() < REMOVALS as usize {
+            core.removals.cut_off(read.cut_off);
+            if !read.more {
                 tokio::time::sleep(LOOK_FOR_REMOVALS).await;
             }
         }
     }
-
-    fn end(&self, core: &Core, relays: Option<RelayTable>, member: &Identifier) {
-        if let Some(relays) = relays {
-            for name in relays.names_of(PeerIdentifier(*member.as_bytes())) {
-                relays.end(core.node(), &name);
-            }
-        }
-        // Once a path through a relay is open, its messages go past the relay from channel to channel (01 §4.1), so that it is
-        // the channel that has to end.
-        let channels = core.connector.channels.list();
-        let theirs: Vec<_> = channels
-            .iter()
-            .filter(|channel| channel.peer == *member)
-            .collect();
-        for channel in &theirs {
-            let _ = core.node().stop_worker(&channel.encryptor);
-        }
-        tracing::info!(%member, channels = theirs.len(), "a removed member was cut off");
-    }
 }
 
 /// The removals that the authority has recorded, as far as this node has taken note of them.
-struct Removals {
+struct OwnRemovals {
     authority: Arc<Authority>,
     identifier: Identifier,
-    attributes: Arc<MemoryAttributeRepository>,
+    acting: Arc<Removals>,
     seen: AtomicI64,
 }
 
-impl Removals {
-    /// Void what was credited to members that were removed since the last call, and give them; at most [`REMOVALS`].
-    fn read(&self) -> std::result::Result<Vec<Identifier>, StoreError> {
-        let removals = self
+#[derive(Default)]
+struct Found {
+    /// Who has to be cut off.
+    cut_off: Vec<Identifier>,
+    /// There may be further ones.
+    more: bool,
+}
+
+impl OwnRemovals {
+    /// Void what was credited to members that were removed since the last call; at most [`REMOVALS`].
+    fn read(&self) -> std::result::Result<Found, StoreError> {
+        let read = self
             .authority
             .revocations_after(self.seen.load(Ordering::Relaxed), REMOVALS)?;
-        for removal in &removals {
-            if let Err(error) = self
-                .attributes
-                .revoke(&removal.member, &self.identifier, removal.revoked_at)
-            {
-                tracing::error!(member = %removal.member, "a removal cannot be enforced: {error}");
-            }
-            self.seen.fetch_max(removal.serial, Ordering::Relaxed);
-        }
-        Ok(removals.into_iter().map(|removal| removal.member).collect())
+        let Some(last) = read.last() else {
+            return Ok(Found::default());
+        };
+        let removals: Vec<_> = read
+            .iter()
+            .map(|removal| Removal {
+                member: removal.member,
+                removed_at: removal.revoked_at,
+            })
+            .collect();
+        let cut_off = self.acting.void(&self.identifier, &removals);
+        self.seen.store(last.serial, Ordering::Relaxed);
+        // Members that wait to be told.
+        self.authority.look_for_removals()?;
+        Ok(Found {
+            cut_off,
+            more: read.len() == REMOVALS as usize,
+        })
     }
 }

@@ -519,7 +519,7 @@ pub async fn send_message(
             let membership = match project {
                 Some(project) => {
                     let membership =
-                        Membership::start(connector.clone(), project.clone(), local(home, &own))?;
+                        Membership::start(connector.clone(), project.clone(), local(home, &own), None)?;
                     let ready = membership.ready().await;
                     if route.project().is_some() {
                         ready?;

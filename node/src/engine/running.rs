@@ -34,6 +34,8 @@ use crate::state::{NodeRole, NodeSpec, OpenNode, now};
 pub(super) const API: &str = "api";
 /// How often a node looks whether this home has joined a project, or knows another address of it.
 const LOOK_FOR_PROJECT: Duration = Duration::from_secs(3);
+/// How often a node looks whether a credential of a peer has expired, and with it the right to an open portal.
+const LOOK_FOR_LOST_RIGHTS: Duration = Duration::from_secs(1);
 /// Identities of peers that are remembered. Anybody may open a channel to `api`, with an identity of up to 64 KiB.
 const KNOWN_IDENTITIES: usize = 4096;
 /// How long the workers of a stopping node may take, together. The whole node stops within 2 s.
@@ -291,6 +293,7 @@ impl Running {
         };
         let table = RelayService::start(node, RelayRight(Arc::clone(&self.core.policies)), options)
             .map_err(runtime_error)?;
+        self.core.removals.set_relays(table.clone());
         *self.served.lock() = Some(table);
         if !again {
             for address in [
@@ -411,9 +414,31 @@ impl Running {
 
     /// What has to be looked at from time to time, until the node stops.
     pub(super) async fn watch(&self) {
+        let mut project = interval(LOOK_FOR_PROJECT);
+        let mut rights = interval(LOOK_FOR_LOST_RIGHTS);
+        let policies = &self.core.policies;
+        let mut losses = policies.losses();
         loop {
-            tokio::time::sleep(LOOK_FOR_PROJECT).await;
-            self.adopt_project();
+            tokio::select! {
+                _ = project.tick() => self.adopt_project(),
+                _ = rights.tick() => {}
+                () = self.core.removals.lost() => {}
+            }
+            policies.attributes().forget_expired(now());
+            let since = std::mem::replace(&mut losses, policies.losses());
+            if since != losses {
+                self.ask_rules_again();
+            }
+        }
+    }
+
+    /// Open portals on which nothing is said at the moment end too when the right to them does.
+    fn ask_rules_again(&self) {
+        for outlet in self.outlets.lock().values() {
+            outlet.ask_rules_again();
+        }
+        for inlet in self.inlets.lock().values() {
+            inlet.ask_rules_again();
         }
     }
 
@@ -448,11 +473,6 @@ impl Running {
                 owner: relay.owner.peer().map(|peer| peer.to_string()),
             })
             .collect()
-    }
-
-    /// The table of the relays that others have registered here.
-    pub(super) fn served_table(&self) -> Option<RelayTable> {
-        self.served.lock().clone()
     }
 
     /// The node that this is, if it is a project's.
@@ -526,6 +546,13 @@ impl Running {
         listeners.sort_by(|a, b| a.address.cmp(&b.address));
         listeners
     }
+}
+
+/// A clock that does not catch up on what it has missed.
+fn interval(period: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
 }
 
 pub(super) fn tcp_listener_status(listener: &TcpListener) -> TcpListenerStatus {

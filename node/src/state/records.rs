@@ -3,6 +3,7 @@
 mod credentials;
 mod identities;
 mod projects;
+mod removals;
 mod secrets;
 mod vaults;
 
@@ -19,7 +20,8 @@ use super::spec::Project;
 use crate::error::{Error, Result};
 
 /// One entry leads from one version of the schema to the next. Never change an entry that was released: add one.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE setting (
         key TEXT PRIMARY KEY,
         value TEXT NOT NULL
@@ -64,7 +66,26 @@ const MIGRATIONS: &[&str] = &["
         credential BLOB NOT NULL,
         PRIMARY KEY (subject, issuer, scope)
     ) STRICT;
-"];
+",
+    "
+    CREATE TABLE removal (
+        authority TEXT NOT NULL,
+        member TEXT NOT NULL,
+        removed_at INTEGER NOT NULL,
+        PRIMARY KEY (authority, member)
+    ) STRICT;
+    CREATE TABLE removals_told (
+        authority TEXT PRIMARY KEY,
+        last INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE retired_key (
+        vault TEXT NOT NULL,
+        handle BLOB NOT NULL,
+        retired_at INTEGER NOT NULL,
+        PRIMARY KEY (vault, handle)
+    ) STRICT;
+",
+];
 
 const DEFAULT_VAULT: &str = "default-vault";
 const DEFAULT_IDENTITY: &str = "default-identity";

@@ -6,6 +6,7 @@ mod nodes;
 mod policies;
 mod portals;
 mod relays;
+mod revocation;
 mod state;
 mod story;
 mod tickets;

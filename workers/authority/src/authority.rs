@@ -5,11 +5,12 @@
 
 use parking_lot::Mutex;
 use portolan_identity::Identifier;
+use tokio::sync::watch;
 
 use crate::attributes::MemberAttributes;
 use crate::code::{CodeHash, OneTimeCode};
 use crate::guesses::Guesses;
-use crate::protocol::{AttributesEntry, CreateToken};
+use crate::protocol::{AttributesEntry, CreateToken, MAX_REMOVALS, Removal, Removals, RemovalsQuestion};
 use crate::refusal::Refusal;
 use crate::rules::{Caller, Rights, RoleSettings};
 use crate::store::{
@@ -37,6 +38,8 @@ pub struct Authority {
     store: Store,
     roles: RoleSettings,
     guesses: Mutex<Guesses>,
+    /// The number of the newest removal, for those who wait for one. A hint: the store knows.
+    removed: watch::Sender<i64>,
 }
 
 /// What a new member got.
@@ -55,6 +58,7 @@ impl Authority {
             store,
             roles,
             guesses: Mutex::default(),
+            removed: watch::channel(0).0,
         }
     }
 
@@ -108,8 +112,9 @@ impl Authority {
             for identifier in unlisted {
                 remove(tx, &identifier, &authority, now)?;
             }
-            Ok(())
-        })
+            Ok::<_, StoreError>(())
+        })?;
+        self.look_for_removals()
     }
 
     /// What `caller` is allowed.
@@ -339,6 +344,7 @@ impl Authority {
         })?;
         if removed {
             tracing::info!(caller = %caller.identifier, %member, "member removed");
+            self.tell_of_removals();
         }
         Ok(removed)
     }
@@ -364,6 +370,7 @@ impl Authority {
             Ok::<_, Refusal>(removable.len())
         })?;
         tracing::info!(caller = %caller.identifier, removed, "members removed");
+        self.tell_of_removals();
         Ok(removed)
     }
 
@@ -433,6 +440,110 @@ impl Authority {
     /// [`StoreError`].
     pub fn revocations_after(&self, serial: i64, limit: u32) -> Result<Vec<Revocation>, StoreError> {
         self.store.read(|tx| tx.revocations_after(serial, limit))
+    }
+
+    /// Looks whether there are removals of which those who wait have not been told. Removals by this value are noticed at once;
+    /// this is for those that another process has written to the same database.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn look_for_removals(&self) -> Result<(), StoreError> {
+        let last = self.store.read(|tx| tx.last_revocation())?;
+        self.removed.send_if_modified(|known| {
+            let newer = last > *known;
+            *known = last.max(*known);
+            newer
+        });
+        Ok(())
+    }
+
+    /// The removal is in the store, whatever happens here.
+    fn tell_of_removals(&self) {
+        if let Err(error) = self.look_for_removals() {
+            tracing::error!(%error, "members cannot be told of a removal yet");
+        }
+    }
+
+    /// Which members were removed, for a member.
+    ///
+    /// Somebody whose last number is larger than any that there is has known another database, such as one that was
+    /// restored since; it is told from the beginning.
+    ///
+    /// # Errors
+    /// [`Refusal::UnauthorizedMember`].
+    pub fn removals(&self, caller: &Caller, question: &RemovalsQuestion) -> Result<Removals, Refusal> {
+        self.store.read(|tx| {
+            self.need_member(tx, caller)?;
+            let newest = tx.last_revocation()?;
+            let after = i64::try_from(question.after)
+                .ok()
+                .filter(|after| *after <= newest);
+            let mut found = tx.revocations_after(after.unwrap_or(0), MAX_REMOVALS as u32 + 1)?;
+            let more = found.len() > MAX_REMOVALS;
+            found.truncate(MAX_REMOVALS);
+            let last = found.last().map_or(newest, |last| last.serial);
+            Ok(Removals {
+                last: u64::try_from(last).unwrap_or(0),
+                removals: found
+                    .iter()
+                    .map(|removed| Removal {
+                        member: removed.member,
+                        removed_at: removed.revoked_at,
+                    })
+                    .collect(),
+                more,
+            })
+        })
+    }
+
+    /// What to wait for before [`removals`](Self::removals) is asked again; `None` if there is something to tell already.
+    ///
+    /// # Errors
+    /// [`Refusal::UnauthorizedMember`]: nobody else may wait here.
+    pub fn wait_for_removals(
+        &self,
+        caller: &Caller,
+        question: &RemovalsQuestion,
+    ) -> Result<Option<watch::Receiver<i64>>, Refusal> {
+        // Before the store is read: a removal in between wakes whoever waits.
+        let mut removed = self.removed.subscribe();
+        removed.mark_unchanged();
+        self.store.read(|tx| {
+            self.need_member(tx, caller)?;
+            let newest = u64::try_from(tx.last_revocation()?).unwrap_or(0);
+            Ok((newest == question.after).then_some(removed))
+        })
+    }
+
+    /// Those of the names that no member and no open code has as an attribute, for a member: whoever writes a policy wants to
+    /// know that nobody can fulfil it.
+    ///
+    /// # Errors
+    /// [`Refusal::UnauthorizedMember`].
+    pub fn unknown_attributes(
+        &self,
+        caller: &Caller,
+        mut names: Vec<String>,
+        now: u64,
+    ) -> Result<Vec<String>, Refusal> {
+        self.store.read(|tx| {
+            self.need_member(tx, caller)?;
+            for token in tx.open_tokens(now)? {
+                names.retain(|name| token.attributes.iter().all(|(known, _)| known != name));
+            }
+            tx.each_member::<Refusal>(|member| {
+                names.retain(|name| member.attributes.iter().all(|(known, _)| known != name));
+                Ok(())
+            })?;
+            Ok(names)
+        })
+    }
+
+    fn need_member(&self, tx: &Tx<'_>, caller: &Caller) -> Result<(), Refusal> {
+        match tx.member(&caller.identifier)? {
+            Some(_) => Ok(()),
+            None => Err(Refusal::UnauthorizedMember),
+        }
     }
 }
 

@@ -16,7 +16,8 @@ use crate::attributes::MemberAttributes;
 use crate::code::OneTimeCode;
 use crate::protocol::{
     AddMember, AttributesEntry, BodyError, CREDENTIAL_ISSUER, CreateToken, DIRECT_AUTHENTICATOR,
-    TOKEN_ACCEPTOR, TOKEN_ISSUER, decode_code, decode_member_ids, decode_members, encode_code,
+    MEMBER_SERVICE, Removals, RemovalsQuestion, TOKEN_ACCEPTOR, TOKEN_ISSUER, decode_code, decode_member_ids,
+    decode_members, decode_names, encode_code, encode_names,
 };
 use crate::refusal::{CodeRefusal, is_already_member};
 
@@ -226,6 +227,36 @@ impl<'a> AuthorityClient<'a> {
         self.ask(DIRECT_AUTHENTICATOR, Method::Delete, "/members", None)
             .await
             .map(drop)
+    }
+
+    /// Which members were removed after the one that the caller knows of; waits for one as long as the question says. Any member
+    /// may ask. A stock authority does not answer.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn removals(&self, question: &RemovalsQuestion) -> Result<Removals, ClientError> {
+        let client = AuthorityClient {
+            ctx: self.ctx,
+            channel: self.channel.clone(),
+            timeout: self.timeout + Duration::from_secs(question.wait),
+        };
+        let body = client
+            .ask(MEMBER_SERVICE, Method::Get, "/removals", Some(question.encode()))
+            .await?;
+        Ok(Removals::decode(&expect_body(body)?)?)
+    }
+
+    /// Those of the names that nobody in the project has as an attribute. Any member may ask. A stock authority does not
+    /// answer.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn unknown_attributes(&self, names: &[&str]) -> Result<Vec<String>, ClientError> {
+        let body = encode_names(names.iter().copied());
+        let answer = self
+            .ask(MEMBER_SERVICE, Method::Get, "/unknown_attributes", Some(body))
+            .await?;
+        Ok(decode_names(&expect_body(answer)?)?)
     }
 
     async fn ask(

@@ -22,6 +22,16 @@ pub const TOKEN_ACCEPTOR: &str = "enrollment_token_acceptor";
 pub const CREDENTIAL_ISSUER: &str = "credential_issuer";
 /// Address of the service that manages members.
 pub const DIRECT_AUTHENTICATOR: &str = "direct_authenticator";
+/// Address of the service that tells members what concerns them all. Ours: a stock authority has none, and a stock node
+/// never asks.
+pub const MEMBER_SERVICE: &str = "member_service";
+
+/// Removals in one answer, at most.
+pub const MAX_REMOVALS: usize = 256;
+/// Longest that the authority waits for a removal before it answers that there is none, in seconds.
+pub const MAX_WAIT: u64 = 30;
+/// Names in one question about attributes.
+pub const MAX_ASKED_NAMES: usize = 64;
 
 /// A body that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -298,6 +308,163 @@ pub fn decode_member_ids(body: &[u8]) -> Result<Vec<Identifier>, BodyError> {
         members.push(d.decode().map_err(|_| BodyError::Malformed(WHAT))?);
     }
     Ok(members)
+}
+
+/// Body of the question which members were removed: `{1: after, ?2: seconds}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RemovalsQuestion {
+    /// The number of the last removal that the caller knows, 0 for none.
+    pub after: u64,
+    /// How long to wait for one if there is none yet, at most [`MAX_WAIT`].
+    pub wait: u64,
+}
+
+impl RemovalsQuestion {
+    /// The CBOR body.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        infallible(
+            Encoder::new(&mut out)
+                .map(2)
+                .and_then(|e| e.u8(1))
+                .and_then(|e| e.u64(self.after))
+                .and_then(|e| e.u8(2))
+                .and_then(|e| e.u64(self.wait)),
+        );
+        out
+    }
+
+    /// Reads the CBOR body.
+    ///
+    /// # Errors
+    /// [`BodyError`].
+    pub fn decode(body: &[u8]) -> Result<Self, BodyError> {
+        const WHAT: &str = "a map of a number and seconds to wait";
+        let mut after = None;
+        let mut wait = None;
+        read_map(body, WHAT, |key, d| {
+            match key {
+                1 => after = Some(d.u64().map_err(|_| BodyError::Malformed(WHAT))?),
+                2 => wait = optional_u64(d, WHAT)?,
+                _ => d.skip().map_err(|_| BodyError::Malformed(WHAT))?,
+            }
+            Ok(())
+        })?;
+        Ok(Self {
+            after: after.ok_or(BodyError::Malformed(WHAT))?,
+            wait: wait.unwrap_or(0).min(MAX_WAIT),
+        })
+    }
+}
+
+/// A member that was removed, as the authority tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// Who.
+    pub member: Identifier,
+    /// When, UTC seconds: credentials created in that second or before are void.
+    pub removed_at: u64,
+}
+
+/// The answer: `{1: last, 2: [[bytes(32), seconds]…], 3: more}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removals {
+    /// What to ask with the next time.
+    pub last: u64,
+    /// Oldest first, at most [`MAX_REMOVALS`].
+    pub removals: Vec<Removal>,
+    /// There are further ones already.
+    pub more: bool,
+}
+
+impl Removals {
+    /// The CBOR body.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut e = Encoder::new(&mut out);
+        infallible(
+            e.map(3)
+                .and_then(|e| e.u8(1))
+                .and_then(|e| e.u64(self.last))
+                .and_then(|e| e.u8(2))
+                .and_then(|e| e.array(self.removals.len() as u64)),
+        );
+        for removal in &self.removals {
+            infallible(
+                e.array(2)
+                    .and_then(|e| e.bytes(removal.member.as_bytes()))
+                    .and_then(|e| e.u64(removal.removed_at)),
+            );
+        }
+        infallible(e.u8(3).and_then(|e| e.bool(self.more)));
+        out
+    }
+
+    /// Reads the CBOR body.
+    ///
+    /// # Errors
+    /// [`BodyError`]; also more than [`MAX_REMOVALS`].
+    pub fn decode(body: &[u8]) -> Result<Self, BodyError> {
+        const WHAT: &str = "a list of removals";
+        let malformed = || BodyError::Malformed(WHAT);
+        let mut answer = Self::default();
+        let mut last = None;
+        read_map(body, WHAT, |key, d| {
+            match key {
+                1 => last = Some(d.u64().map_err(|_| malformed())?),
+                2 => {
+                    let mut left = d.array().map_err(|_| malformed())?;
+                    while !at_end(d, &mut left, WHAT)? {
+                        if answer.removals.len() >= MAX_REMOVALS {
+                            return Err(malformed());
+                        }
+                        if d.array().map_err(|_| malformed())? != Some(2) {
+                            return Err(malformed());
+                        }
+                        answer.removals.push(Removal {
+                            member: d.decode().map_err(|_| malformed())?,
+                            removed_at: d.u64().map_err(|_| malformed())?,
+                        });
+                    }
+                }
+                3 => answer.more = d.bool().map_err(|_| malformed())?,
+                _ => d.skip().map_err(|_| malformed())?,
+            }
+            Ok(())
+        })?;
+        answer.last = last.ok_or_else(malformed)?;
+        Ok(answer)
+    }
+}
+
+/// Writes names of attributes, as question and answer have them: `[text…]`.
+pub fn encode_names<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut e = Encoder::new(&mut out);
+    infallible(e.array(names.len() as u64));
+    for name in names {
+        infallible(e.str(name));
+    }
+    out
+}
+
+/// Reads names of attributes.
+///
+/// # Errors
+/// [`BodyError`]; also more than [`MAX_ASKED_NAMES`], or a name longer than an attribute's can be.
+pub fn decode_names(body: &[u8]) -> Result<Vec<String>, BodyError> {
+    const WHAT: &str = "a list of at most 64 names of attributes";
+    let mut d = Decoder::new(body);
+    let mut names = Vec::new();
+    let mut left = d.array().map_err(|_| BodyError::Malformed(WHAT))?;
+    while !at_end(&mut d, &mut left, WHAT)? {
+        let name = d.str().map_err(|_| BodyError::Malformed(WHAT))?;
+        if names.len() >= MAX_ASKED_NAMES || name.len() > MAX_NAME_LEN {
+            return Err(BodyError::Malformed(WHAT));
+        }
+        names.push(name.to_owned());
+    }
+    Ok(names)
 }
 
 fn read_byte_map(d: &mut Decoder<'_>) -> Option<BTreeMap<Vec<u8>, Vec<u8>>> {

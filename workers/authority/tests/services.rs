@@ -13,7 +13,7 @@ use portolan_authority::client::{AuthorityClient, ClientError, Enrollment};
 use portolan_authority::code::OneTimeCode;
 use portolan_authority::issuer::{CredentialSettings, InvalidSettings, Issuer, MIN_CREDENTIAL_TTL};
 use portolan_authority::protocol::{
-    CREDENTIAL_ISSUER, CreateToken, DIRECT_AUTHENTICATOR, TOKEN_ACCEPTOR, TOKEN_ISSUER,
+    CREDENTIAL_ISSUER, CreateToken, DIRECT_AUTHENTICATOR, MEMBER_SERVICE, TOKEN_ACCEPTOR, TOKEN_ISSUER,
 };
 use portolan_authority::refusal::CodeRefusal;
 use portolan_authority::rules::RoleSettings;
@@ -411,6 +411,7 @@ async fn a_request_without_an_authenticated_peer_gets_a_400_whatever_it_says() {
         TOKEN_ACCEPTOR,
         CREDENTIAL_ISSUER,
         DIRECT_AUTHENTICATOR,
+        MEMBER_SERVICE,
     ] {
         let answer: Routed<Vec<u8>> = hub
             .node
@@ -619,7 +620,7 @@ async fn only_consumers_of_the_flow_are_reached_and_stopping_leaves_nothing_behi
     ] {
         assert!(flow.consumers().contains(&Address::local(service)));
     }
-    assert_eq!(hub.running.addresses().len(), 4);
+    assert_eq!(hub.running.addresses().len(), 5);
     hub.running.stop().await;
     assert_eq!(hub.node.workers(), Vec::<Address>::new());
     hub.node.stop().await;

@@ -54,6 +54,8 @@ pub enum CloseReason {
     SendFailed,
     /// All nonces are used.
     Exhausted,
+    /// The peer was removed from the project.
+    Removed,
 }
 
 impl std::fmt::Display for CloseReason {
@@ -65,6 +67,7 @@ impl std::fmt::Display for CloseReason {
             Self::Gap => "a message of the channel was lost or reordered on the way",
             Self::SendFailed => "a message could not be handed to the transport",
             Self::Exhausted => "all nonces of the channel are used",
+            Self::Removed => "the peer was removed from the project",
         })
     }
 }
@@ -191,6 +194,12 @@ impl SecureChannel {
     /// Closes the channel and tells the peer. What was sent before is still delivered to the transport.
     pub fn stop(&self) {
         let _ = self.node.stop_worker(self.address());
+    }
+
+    /// As [`Self::stop`], with a reason for those at this end who wait for the channel's end. The peer is not told it.
+    pub fn stop_because(&self, reason: CloseReason) {
+        self.state.close(reason);
+        self.stop();
     }
 
     /// What `secure-channel list` and `show` tell.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use portolan_identity::{
-    CredentialAndPurposeKey, Identifier, Identity, KeyHandle, Purpose, PurposeKeyRepository,
+    CredentialAndPurposeKey, HistoryOrder, Identifier, Identity, KeyHandle, Purpose, PurposeKeyRepository,
     PurposePublicKey, Vault, VaultError, current_purpose_key,
 };
 
@@ -11,17 +12,20 @@ use crate::aead::KeyBytes;
 use crate::handshake::{DhError, PublicKeyBytes, StaticKey};
 use crate::wire::identity::IdentityPayload;
 
-/// An identity of ours, with what is needed to prove it. Clones are cheap.
+/// An identity of ours, with what is needed to prove it. Clones are cheap, and all of them learn of a rotation.
 #[derive(Clone)]
 pub struct LocalIdentity {
-    identity: Identity,
+    identifier: Identifier,
+    /// As of the last rotation that we know of.
+    current: Arc<RwLock<Identity>>,
     vault: Arc<dyn Vault>,
     purpose_keys: Arc<dyn PurposeKeyRepository>,
 }
 
 impl LocalIdentity {
     /// `vault` holds the identity's signing key, and will hold the static keys of its channels; `purpose_keys` remembers
-    /// which of these is current.
+    /// which of these is current, and may know of a rotation by another process
+    /// ([`PurposeKeyRepository::latest_history`]); it is asked before each handshake.
     #[must_use]
     pub fn new(
         identity: Identity,
@@ -29,7 +33,8 @@ impl LocalIdentity {
         purpose_keys: Arc<dyn PurposeKeyRepository>,
     ) -> Self {
         Self {
-            identity,
+            identifier: *identity.identifier(),
+            current: Arc::new(RwLock::new(identity)),
             vault,
             purpose_keys,
         }
@@ -38,21 +43,45 @@ impl LocalIdentity {
     /// Who we are.
     #[must_use]
     pub fn identifier(&self) -> &Identifier {
-        self.identity.identifier()
+        &self.identifier
     }
 
-    /// Our identity.
+    /// Our identity, as of the last rotation that we know of.
     #[must_use]
-    pub fn identity(&self) -> &Identity {
-        &self.identity
+    pub fn identity(&self) -> Identity {
+        self.current.read().clone()
+    }
+
+    /// Looks whether the identity was rotated. Handshakes of later, and credentials that are presented on channels that are open,
+    /// show the new history. Says whether it was. May block.
+    ///
+    /// # Errors
+    /// When the repository fails, or holds a history that does not verify.
+    pub fn look_for_rotation(&self) -> Result<bool, portolan_identity::Error> {
+        let Some(history) = self.purpose_keys.latest_history(&self.identifier)? else {
+            return Ok(false);
+        };
+        let known = self.identity();
+        if *known.history() == history {
+            return Ok(false);
+        }
+        let latest = Identity::verify_with_known(history, Some(&self.identifier), Some(&known))?;
+        let mut current = self.current.write();
+        let newer = latest.compare(&current) == HistoryOrder::Newer;
+        if newer {
+            *current = latest;
+        }
+        Ok(newer)
     }
 
     /// The static key for a handshake that begins now, and its attestation. May block.
     pub(crate) fn static_key(&self, now: u64) -> Result<AttestedKey, portolan_identity::Error> {
+        self.look_for_rotation()?;
+        let identity = self.identity();
         let key = current_purpose_key(
             self.vault.as_ref(),
             self.purpose_keys.as_ref(),
-            &self.identity,
+            &identity,
             Purpose::SecureChannel,
             now,
         )?;
@@ -67,6 +96,7 @@ impl LocalIdentity {
                 public,
             }),
             attestation: key.attestation.encode(),
+            history: identity.history().encode().into(),
         })
     }
 
@@ -79,7 +109,7 @@ impl LocalIdentity {
     ) -> Vec<u8> {
         let credential = credential.map(CredentialAndPurposeKey::encode);
         IdentityPayload {
-            change_history: self.identity.history().encode(),
+            change_history: &key.history,
             attestation: &key.attestation,
             credentials: credential.as_deref().into_iter().collect(),
             extensions,
@@ -99,6 +129,8 @@ impl std::fmt::Debug for LocalIdentity {
 pub(crate) struct AttestedKey {
     pub(crate) key: Arc<dyn StaticKey>,
     pub(crate) attestation: Vec<u8>,
+    /// The change history, encoded, whose latest key has attested it.
+    pub(crate) history: Arc<[u8]>,
 }
 
 /// A static key whose secret half stays in a vault.

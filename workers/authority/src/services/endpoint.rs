@@ -15,7 +15,7 @@ use portolan_runtime::{
     AccessControl, Address, Capacity, Context, Envelope, Message, Payload, PeerIdentifier, Result,
     SyncWorker, WorkerOptions,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::Services;
 use crate::api::{Request, Response, Status};
@@ -35,8 +35,36 @@ const MAX_AT_WORK: usize = 4;
 /// How long an answer waits for room in the asking peer's channel.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What a request waits for before it is carried out.
+pub(super) struct Patience {
+    /// Until this changes …
+    pub(super) changed: watch::Receiver<i64>,
+    /// … or this long.
+    pub(super) seconds: u64,
+}
+
 /// One service: what it does with a well-formed request of an authenticated caller. May block.
 pub(super) trait Service: Send + Sync + 'static {
+    /// Requests that are being worked on, or wait, at a time.
+    fn max_pending(&self) -> usize {
+        MAX_PENDING
+    }
+
+    /// Whether a request may have to wait. Must not block.
+    fn may_wait(&self, _request: &Request) -> bool {
+        false
+    }
+
+    /// What a request shall wait for. It holds its place meanwhile and nothing else.
+    fn patience(
+        &self,
+        _services: &Services,
+        _caller: &Caller,
+        _request: &Request,
+    ) -> Result<Option<Patience>, Refusal> {
+        Ok(None)
+    }
+
     fn handle(
         &self,
         services: &Services,
@@ -66,10 +94,14 @@ struct Permit {
 }
 
 impl Permit {
-    fn acquire(pending: &Arc<Mutex<Pending>>, peer: Option<PeerIdentifier>) -> Option<Self> {
+    fn acquire(
+        pending: &Arc<Mutex<Pending>>,
+        max_pending: usize,
+        peer: Option<PeerIdentifier>,
+    ) -> Option<Self> {
         let mut counts = pending.lock();
         let of_peer = counts.of_peer.get(&peer).copied().unwrap_or(0);
-        if counts.total >= MAX_PENDING || of_peer >= MAX_PENDING_OF_PEER {
+        if counts.total >= max_pending || of_peer >= MAX_PENDING_OF_PEER {
             return None;
         }
         counts.total += 1;
@@ -122,7 +154,7 @@ impl SyncWorker for Endpoint {
             return Ok(());
         };
         let peer = local.peer.map(|peer| peer.identifier);
-        let Some(permit) = Permit::acquire(&self.pending, peer) else {
+        let Some(permit) = Permit::acquire(&self.pending, self.shared.service.max_pending(), peer) else {
             tracing::debug!(?peer, service = %ctx.address(), "request dropped: too many answers of this service are not yet taken");
             return Ok(());
         };
@@ -136,6 +168,7 @@ impl SyncWorker for Endpoint {
         };
         let shared = Arc::clone(&self.shared);
         let service = ctx.address().clone();
+        let first_hop = first.clone();
         let options = WorkerOptions::new(Address::random())
             .incoming(AccessControl::DenyAll)
             .outgoing(AccessControl::only(first))
@@ -143,10 +176,17 @@ impl SyncWorker for Endpoint {
                 messages: 1,
                 bytes: 1,
             });
+        let gone = ctx.node().ended(&first_hop);
         ctx.start_task(options, move |mut ctx| async move {
             let _permit = permit;
+            let stopping = ctx.stopping();
             let response = match task {
-                Ok((peer, request)) => shared.run(peer, request).await,
+                Ok((peer, request)) => tokio::select! {
+                    response = shared.run(peer, request) => response,
+                    // Nobody is left to answer to, or nobody to answer: what waits must not hold its place.
+                    () = gone => return,
+                    () = stopping => return,
+                },
                 Err(answer) => answer,
             };
             let message = Message::new(back, service, Payload::from(response.encode(random_id())));
@@ -162,23 +202,53 @@ impl SyncWorker for Endpoint {
 
 impl Shared {
     async fn run(self: Arc<Self>, peer: Identifier, request: Request) -> Response {
-        let Ok(_turn) = self.at_work.acquire().await else {
-            return request.refuse(Status::InternalServerError, "the authority is stopping");
-        };
+        let re = request.header.id;
+        let request = Arc::new(request);
+        if self.service.may_wait(&request) {
+            let (shared, asked) = (Arc::clone(&self), Arc::clone(&request));
+            match self.blocking(re, move || shared.patience(peer, &asked)).await {
+                Ok(None) => {}
+                Ok(Some(Patience { mut changed, seconds })) => {
+                    let limit = Duration::from_secs(seconds);
+                    // Whatever woke it, the store is asked.
+                    let _ = tokio::time::timeout(limit, changed.changed()).await;
+                }
+                Err(answer) => return *answer,
+            }
+        }
         let shared = Arc::clone(&self);
-        let (re, work) = (request.header.id, move || shared.answer(peer, &request));
+        let answer = self.blocking(re, move || Ok(shared.answer(peer, &request))).await;
+        answer.unwrap_or_else(|answer| *answer)
+    }
+
+    /// Does what may block beside the arbiter, when it is its turn.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        re: u32,
+        work: impl FnOnce() -> Result<T, Box<Response>> + Send + 'static,
+    ) -> Result<T, Box<Response>> {
+        let failed = |message: &str| {
+            let message = Some(message.to_owned());
+            let body = crate::api::ErrorBody {
+                message,
+                ..Default::default()
+            };
+            Box::new(Response::failure(re, Status::InternalServerError, body))
+        };
+        let Ok(_turn) = self.at_work.acquire().await else {
+            return Err(failed("the authority is stopping"));
+        };
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
             tracing::error!(%error, "a service panicked");
-            let message = Some("the authority failed; its log has the reason".to_owned());
-            Response::failure(
-                re,
-                Status::InternalServerError,
-                crate::api::ErrorBody {
-                    message,
-                    ..Default::default()
-                },
-            )
+            Err(failed("the authority failed; its log has the reason"))
         })
+    }
+
+    fn patience(&self, peer: Identifier, request: &Request) -> Result<Option<Patience>, Box<Response>> {
+        let caller = self.services.caller(peer, (self.services.clock)());
+        self.service
+            .patience(&self.services, &caller, request)
+            .map_err(|refusal| Box::new(refuse(&peer, request, &refusal)))
     }
 
     fn answer(&self, peer: Identifier, request: &Request) -> Response {
@@ -186,16 +256,16 @@ impl Shared {
         let caller = self.services.caller(peer, now);
         self.service
             .handle(&self.services, &caller, request, now)
-            .unwrap_or_else(|refusal| {
-                match &refusal {
-                    Refusal::Store(error) => {
-                        tracing::error!(%peer, %error, "the database of the authority failed")
-                    }
-                    refusal => tracing::debug!(%peer, %refusal, path = request.header.path, "refused"),
-                }
-                request.refuse(refusal.status(), refusal.to_string())
-            })
+            .unwrap_or_else(|refusal| refuse(&peer, request, &refusal))
     }
+}
+
+fn refuse(peer: &Identifier, request: &Request, refusal: &Refusal) -> Response {
+    match refusal {
+        Refusal::Store(error) => tracing::error!(%peer, %error, "the database of the authority failed"),
+        refusal => tracing::debug!(%peer, %refusal, path = request.header.path, "refused"),
+    }
+    request.refuse(refusal.status(), refusal.to_string())
 }
 
 /// An id for a response. Nobody matches on it, so where there is no randomness any number does.

@@ -1,4 +1,4 @@
-//! The four services of an authority as workers of a node.
+//! The services of an authority as workers of a node.
 //!
 //! | address | asks for |
 //! |---|---|
@@ -6,6 +6,7 @@
 //! | `enrollment_token_acceptor` | membership, with a code |
 //! | `credential_issuer` | the credential of a member |
 //! | `direct_authenticator` | members: list, show, add, delete |
+//! | `member_service` | what concerns all members: who was removed. Not in the reference |
 //!
 //! The caller is the authenticated peer of the message's local information and nobody else: a request that
 //! did not come out of a secure channel gets 400, and no field of a request says who is asking.
@@ -16,6 +17,7 @@
 mod credential_issuer;
 mod direct_authenticator;
 mod endpoint;
+mod member_service;
 mod token_acceptor;
 mod token_issuer;
 
@@ -26,7 +28,9 @@ use portolan_runtime::{Address, Flow, Node, Result};
 
 use crate::authority::Authority;
 use crate::issuer::Issuer;
-use crate::protocol::{CREDENTIAL_ISSUER, DIRECT_AUTHENTICATOR, TOKEN_ACCEPTOR, TOKEN_ISSUER};
+use crate::protocol::{
+    CREDENTIAL_ISSUER, DIRECT_AUTHENTICATOR, MEMBER_SERVICE, TOKEN_ACCEPTOR, TOKEN_ISSUER,
+};
 use crate::rules::Caller;
 use endpoint::{Endpoint, Service};
 
@@ -109,6 +113,7 @@ impl Services {
             )?;
         }
         running.start(CREDENTIAL_ISSUER, &self, credential_issuer::CredentialIssuer)?;
+        running.start(MEMBER_SERVICE, &self, member_service::MemberService)?;
         Ok(running)
     }
 

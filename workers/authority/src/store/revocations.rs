@@ -66,6 +66,17 @@ impl Tx<'_> {
             .transpose()
     }
 
+    /// The number of the newest removal, 0 if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn last_revocation(&self) -> Result<i64, StoreError> {
+        Ok(self
+            .sql
+            .prepare_cached("SELECT coalesce(max(serial), 0) FROM authority_revocation WHERE authority = ?1")?
+            .query_row([self.authority()], |row| row.get(0))?)
+    }
+
     /// Removals after the one with number `serial`, oldest first, at most `limit`.
     ///
     /// # Errors

@@ -1,7 +1,9 @@
 //! The purpose keys of our own identities: made when they are needed, kept while they are good (§3.2).
 
 use super::{AttestationData, Purpose, PurposeKeyAttestation, PurposePublicKey};
-use crate::{Error, Identifier, Identity, KeyHandle, KeyType, MAX_CLOCK_SKEW, StorageError, Vault};
+use crate::{
+    ChangeHistory, Error, Identifier, Identity, KeyHandle, KeyType, MAX_CLOCK_SKEW, StorageError, Vault,
+};
 use parking_lot::RwLock;
 use std::collections::HashMap;
 
@@ -53,13 +55,20 @@ pub trait PurposeKeyRepository: Send + Sync {
         purpose: Purpose,
     ) -> Result<Option<PurposeKeyAttestation>, StorageError>;
 
-    /// Replaces the current attestation.
+    /// Replaces the current attestation. The secret of the key before is of use to handshakes that have begun already, and to
+    /// nobody later: whoever owns the vault deletes it after a while.
     fn put(
         &self,
         identifier: &Identifier,
         purpose: Purpose,
         attestation: &PurposeKeyAttestation,
     ) -> Result<(), StorageError>;
+
+    /// The change history of one of our identities as it is now, where it is known: another process may have rotated the
+    /// identity. `None` where nobody else can.
+    fn latest_history(&self, _identifier: &Identifier) -> Result<Option<ChangeHistory>, StorageError> {
+        Ok(None)
+    }
 }
 
 /// A repository that forgets everything with the process. It grows with the number of our own identities only.
@@ -94,7 +103,8 @@ impl PurposeKeyRepository for MemoryPurposeKeyRepository {
 /// the vault; otherwise a new one, which replaces it. Ask again before every use, since an attestation ends with time and
 /// with rotation; asking costs one signature check, which [`PurposeKey::is_current`] spares.
 ///
-/// Secrets of replaced keys stay in the vault, since channels and credentials of before may still refer to them.
+/// Secrets of replaced keys stay in the vault, since handshakes that have begun still refer to them; when they go is for
+/// the repository to say.
 pub fn current_purpose_key(
     vault: &dyn Vault,
     repository: &dyn PurposeKeyRepository,

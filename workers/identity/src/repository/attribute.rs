@@ -113,6 +113,7 @@ pub trait AttributeRepository: Send + Sync {
 pub struct MemoryAttributeRepository {
     capacity: usize,
     generation: AtomicU64,
+    losses: AtomicU64,
     state: RwLock<State>,
 }
 
@@ -135,8 +136,32 @@ impl MemoryAttributeRepository {
         MemoryAttributeRepository {
             capacity: capacity.max(1),
             generation: AtomicU64::new(0),
+            losses: AtomicU64::new(0),
             state: RwLock::default(),
         }
+    }
+
+    /// Forgets what does not hold any more at `now`.
+    pub fn forget_expired(&self, now: u64) {
+        let anything = |state: &State| state.entries.values().flatten().any(|entry| !entry.holds_at(now));
+        if !anything(&self.state.read()) {
+            return;
+        }
+        let mut state = self.state.write();
+        state.retain(|entry| entry.holds_at(now));
+        self.lost();
+        self.changed();
+    }
+
+    /// A number that is different whenever somebody may have lost a right: an entry was replaced by another one with other
+    /// attributes, removed, revoked, or [found expired](Self::forget_expired). A renewal of the same attributes changes
+    /// [`generation`](AttributeRepository::generation) only.
+    pub fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Acquire)
+    }
+
+    fn lost(&self) {
+        self.losses.fetch_add(1, Ordering::Release);
     }
 
     /// How many entries there are, expired ones included.
@@ -221,7 +246,12 @@ impl AttributeRepository for MemoryAttributeRepository {
             Some(stored) if stored.issued_at > entry.issued_at && stored.holds_at(entry.added_at) => {
                 return Ok(PutOutcome::Superseded);
             }
-            Some(stored) => *stored = Arc::new(entry),
+            Some(stored) => {
+                if stored.attributes.map() != entry.attributes.map() {
+                    self.lost();
+                }
+                *stored = Arc::new(entry);
+            }
             None => {
                 state.make_room(self.capacity, entry.added_at);
                 state.count += 1;
@@ -246,6 +276,7 @@ impl AttributeRepository for MemoryAttributeRepository {
         let mut state = self.state.write();
         let removed = state.entries.remove(peer).map_or(0, |list| list.len());
         state.count -= removed;
+        self.lost();
         self.changed();
         Ok(removed)
     }
@@ -268,7 +299,14 @@ impl AttributeRepository for MemoryAttributeRepository {
         }
         let until = state.revoked.entry(key).or_insert(revoked_at);
         *until = revoked_at.max(*until);
-        let removed = state.take(peer, authority);
+        // What was issued later is not meant: the removal may be told long after its time.
+        let void = state
+            .entries
+            .get(peer)
+            .and_then(|list| list.iter().find(|entry| entry.authority == *authority))
+            .is_some_and(|entry| entry.issued_at <= revoked_at);
+        let removed = void && state.take(peer, authority);
+        self.lost();
         self.changed();
         Ok(removed)
     }

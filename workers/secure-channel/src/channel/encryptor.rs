@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::{CloseReason, State, Traffic};
 use crate::aead::TAG_LEN;
 use crate::credentials::CurrentCredential;
+use crate::local::LocalIdentity;
 use crate::record::{NONCE_LEN, RecordError, Sealer};
 use crate::wire::message::{CLOSE, PAYLOAD_TAIL, put_payload_head, refresh_credentials_message};
 
@@ -34,8 +35,9 @@ pub(super) struct Encryptor {
 
 /// Our credentials, for as long as a channel lives.
 pub(super) struct Credentials {
-    /// Our change history, as it goes into RefreshCredentials.
-    pub(super) change_history: Vec<u8>,
+    /// Whose change history goes into RefreshCredentials: as it is then, since a peer that has seen a rotation refuses the one of
+    /// before.
+    pub(super) identity: LocalIdentity,
     pub(super) source: watch::Receiver<CurrentCredential>,
     /// What the peer has seen last.
     pub(super) presented: CurrentCredential,
@@ -207,7 +209,10 @@ impl Encryptor {
         else {
             return Ok(());
         };
-        let message = refresh_credentials_message(&credentials.change_history, &[&credential.encode()]);
+        let message = refresh_credentials_message(
+            credentials.identity.identity().history().encode(),
+            &[&credential.encode()],
+        );
         credentials.presented = Some(credential);
         let sealed = self.seal_control(&message)?;
         ctx.forward(sealed).map_err(Failure::Send)

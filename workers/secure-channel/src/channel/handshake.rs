@@ -107,7 +107,7 @@ pub(super) fn open(
         traffic: Default::default(),
     });
     let credentials = options.credentials.as_ref().map(|source| Credentials {
-        change_history: options.identity.identity().history().encode().to_vec(),
+        identity: options.identity.clone(),
         source: source.subscribe(),
         presented,
     });

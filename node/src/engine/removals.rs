@@ -1,0 +1,240 @@
+//! Removed members: learned from the authority, and cut off here (`docs/protocol/authority.md` §8).
+//!
+//! A removal must count wherever a node decides, not only where the authority runs. So every member's node keeps a channel to the
+//! authority and asks it, again and again, who was removed; the authority answers as soon as there is something to say.
+//! What it says is kept in the home, so that it also counts when the node starts and the authority is away.
+//!
+//! A removal voids the credentials that were issued until then. First every open portal asks its rules again, so that both ends are told why it
+//! ends; a moment later the relays and the channels of the removed member end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use portolan_authority::client::{AuthorityClient, ClientError};
+use portolan_authority::protocol::{Removal, RemovalsQuestion};
+use portolan_identity::{AttributeRepository, Identifier, MemoryAttributeRepository};
+use portolan_relay::RelayTable;
+use portolan_runtime::{Address, Error as RuntimeError, Node, PeerIdentifier};
+use portolan_secure_channel::{CloseReason, SecureChannels};
+use tokio::sync::Notify;
+
+use super::connect::{Appearance, Connector, blocking};
+use super::membership::Membership;
+use crate::error::Error;
+use crate::state::now;
+
+/// Between the end of a removed member's rights and that of its channels: time to tell the ends of portals why they were closed.
+const GOODBYE: Duration = Duration::from_millis(200);
+/// How long the authority may wait for a removal before it answers that there is none. Shorter than what firewalls forget
+/// connections after.
+const WAIT: u64 = 25;
+/// How long the authority may take beyond that.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Limit for connection and channel.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Pauses after a failure: doubled from one to the next, up to a quarter more or less, so that many nodes do not come at once.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// Pause after an authority that did not answer at all, such as a stock one, which does not know the question.
+const UNANSWERED_PAUSE: Duration = Duration::from_secs(60);
+
+/// What removals act on in a node.
+pub(crate) struct Removals {
+    node: Node,
+    channels: SecureChannels,
+    attributes: Arc<MemoryAttributeRepository>,
+    /// The relays that others have registered here.
+    relays: Mutex<Option<RelayTable>>,
+    lost: Notify,
+}
+
+/// Why listening to an authority has ended.
+enum Ended {
+    /// It did not answer the first question.
+    Unanswered,
+    Failed(Error),
+}
+
+impl Removals {
+    pub(super) fn new(connector: &Connector, attributes: Arc<MemoryAttributeRepository>) -> Self {
+        Self {
+            node: connector.node.clone(),
+            channels: connector.channels.clone(),
+            attributes,
+            relays: Mutex::default(),
+            lost: Notify::new(),
+        }
+    }
+
+    /// From now on these are the relays that others have registered here.
+    pub(super) fn set_relays(&self, relays: RelayTable) {
+        *self.relays.lock() = Some(relays);
+    }
+
+    /// Resolves when somebody may have lost a right just now.
+    pub(super) async fn lost(&self) {
+        self.lost.notified().await;
+    }
+
+    /// Void what this authority credited to the members until they were removed. Those that have nothing valid of it left are
+    /// given back: they have to be [cut off](Self::cut_off). Others have joined again since.
+    pub(super) fn void(&self, authority: &Identifier, removals: &[Removal]) -> Vec<Identifier> {
+        let now = now();
+        let mut out = Vec::new();
+        for removal in removals {
+            let Removal { member, removed_at } = removal;
+            if let Err(error) = self.attributes.revoke(member, authority, *removed_at) {
+                tracing::error!(%member, "a removal cannot be enforced: {error}");
+            }
+            if self.attributes.get(member, authority, now).is_none() {
+                out.push(*member);
+            }
+        }
+        out
+    }
+
+    /// End everything that these peers have open here.
+    pub(super) fn cut_off(self: &Arc<Self>, members: Vec<Identifier>) {
+        if members.is_empty() {
+            return;
+        }
+        self.lost.notify_one();
+        let removals = Arc::clone(self);
+        let end = move |_| async move {
+            tokio::time::sleep(GOODBYE).await;
+            for member in &members {
+                removals.end(member);
+            }
+        };
+        // Fails only while the node stops.
+        let _ = self.node.start_task(Address::random(), end);
+    }
+
+    fn end(&self, member: &Identifier) {
+        let relays = self.relays.lock().clone();
+        if let Some(relays) = relays {
+            for name in relays.names_of(PeerIdentifier(*member.as_bytes())) {
+                relays.end(&self.node, &name);
+            }
+        }
+        // Once a path through a relay is open, its messages go past the relay from channel to channel (01 §4.1), so that it is
+        // the channel that has to end.
+        let mut ended = 0;
+        for info in self.channels.list() {
+            if info.peer == *member
+                && let Some(channel) = self.channels.get(&info.encryptor)
+            {
+                channel.stop_because(CloseReason::Removed);
+                ended += 1;
+            }
+        }
+        if ended > 0 {
+            tracing::info!(%member, channels = ended, "a removed member was cut off");
+        }
+    }
+
+    /// Listen to the authority of a membership until that is given up.
+    pub(super) async fn follow(self: Arc<Self>, membership: Arc<Membership>, connector: Connector) {
+        let following = async {
+            let mut pause = FIRST_PAUSE;
+            loop {
+                let mut answered = false;
+                let wait = match self.listen(&membership, &connector, &mut answered).await {
+                    Ended::Unanswered => UNANSWERED_PAUSE,
+                    Ended::Failed(error) => {
+                        tracing::debug!(
+                            project = membership.project().name,
+                            "the authority does not tell who is removed at present: {error}"
+                        );
+                        pause = if answered {
+                            FIRST_PAUSE
+                        } else {
+                            (pause * 2).min(LONGEST_PAUSE)
+                        };
+                        pause
+                    }
+                };
+                let spread = 0.75 + f64::from(getrandom::u32().unwrap_or(0) % 512) / 1024.0;
+                tokio::time::sleep(wait.mul_f64(spread)).await;
+            }
+        };
+        tokio::select! {
+            () = following => {}
+            () = membership.retired() => {}
+        }
+    }
+
+    async fn listen(
+        self: &Arc<Self>,
+        membership: &Membership,
+        connector: &Connector,
+        answered: &mut bool,
+    ) -> Ended {
+        let failed = |error: &dyn std::fmt::Display| Ended::Failed(Error::failed(error.to_string()));
+        let Some(route) = membership.project().authority_access_route.as_deref() else {
+            return failed(&"the project has no route to its authority");
+        };
+        let appearance = Appearance {
+            identity: membership.identity().clone(),
+            authorities: Vec::new(),
+            credentials: None,
+            authorized: Vec::new(),
+            timeout: CONNECT_TIMEOUT,
+            reachable: &[],
+            waiting: None,
+        };
+        let authority = *membership.authority().identifier();
+        let path = match connector.connect_described(route, authority, &appearance).await {
+            Ok(path) => path,
+            Err(error) => return Ended::Failed(error),
+        };
+        let context = match connector.node.context(Address::random()) {
+            Ok(context) => context,
+            Err(error) => return failed(&error),
+        };
+        let client = AuthorityClient::new(&context, path.route().clone()).with_timeout(ANSWER_TIMEOUT);
+        loop {
+            let question = RemovalsQuestion {
+                after: membership.last_removal(),
+                // The first answer comes at once, and shows that the question is understood.
+                wait: if *answered { WAIT } else { 0 },
+            };
+            let answer = tokio::select! {
+                answer = client.removals(&question) => answer,
+                reason = path.lost() => return failed(&reason),
+            };
+            let told = match answer {
+                Ok(told) => told,
+                Err(ClientError::Unreachable(RuntimeError::Timeout { .. })) if !*answered => {
+                    return Ended::Unanswered;
+                }
+                Err(error) => return failed(&error),
+            };
+            *answered = true;
+            self.take(membership, connector, &authority, told.last, told.removals)
+                .await;
+        }
+    }
+
+    async fn take(
+        self: &Arc<Self>,
+        membership: &Membership,
+        connector: &Connector,
+        authority: &Identifier,
+        last: u64,
+        removals: Vec<Removal>,
+    ) {
+        if removals.is_empty() && last == membership.last_removal() {
+            return;
+        }
+        // It counts before it is written.
+        self.cut_off(self.void(authority, &removals));
+        membership.set_last_removal(last);
+        let (home, authority) = (connector.home.clone(), authority.to_string());
+        let kept = blocking(move || home.database()?.put_removals(&authority, last, &removals, now())).await;
+        if let Err(error) = kept {
+            tracing::warn!("who was removed cannot be kept for the next start: {error}");
+        }
+    }
+}
