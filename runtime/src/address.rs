@@ -17,38 +17,46 @@ pub const UDP: u8 = 2;
 pub const MAX_ADDRESS_LENGTH: usize = 8 * 1024;
 
 /// Bodies up to this length live inside the address itself. Random addresses have 32 bytes, `forward_to_` plus a
-/// usual name stays below it too, so that copying a route allocates nothing.
-const INLINE: usize = 38;
+/// usual name stays below it too, so that copying a route allocates nothing. With this length an address has 40 bytes:
+/// a message carries several, and is moved at each hop.
+const INLINE: usize = 37;
 
 /// The name of one mailbox: a transport type and opaque bytes, conventionally UTF-8 (spec 01 §2.1).
 ///
 /// Cloning is a small copy for usual lengths and a reference count for long ones; it never allocates.
 #[derive(Clone)]
-pub struct Address {
-    transport: u8,
-    body: Body,
-}
+pub struct Address(Form);
 
 #[derive(Clone)]
-enum Body {
-    Inline { length: u8, bytes: [u8; INLINE] },
-    Shared(Arc<[u8]>),
+enum Form {
+    Inline {
+        transport: u8,
+        length: u8,
+        bytes: [u8; INLINE],
+    },
+    Shared {
+        transport: u8,
+        body: Arc<[u8]>,
+    },
 }
 
 impl Address {
     /// An address of the given transport type.
     pub fn new(transport: u8, body: &[u8]) -> Self {
-        let body = if body.len() <= INLINE {
+        Self(if body.len() <= INLINE {
             let mut bytes = [0; INLINE];
             bytes[..body.len()].copy_from_slice(body);
-            Body::Inline {
+            Form::Inline {
+                transport,
                 length: body.len() as u8,
                 bytes,
             }
         } else {
-            Body::Shared(Arc::from(body))
-        };
-        Self { transport, body }
+            Form::Shared {
+                transport,
+                body: Arc::from(body),
+            }
+        })
     }
 
     /// A local address with this body, taken literally: `#` has no meaning here.
@@ -74,19 +82,22 @@ impl Address {
 
     /// The transport type: 0 inside the node, 1 TCP, 2 UDP.
     pub fn transport(&self) -> u8 {
-        self.transport
+        match &self.0 {
+            Form::Inline { transport, .. } | Form::Shared { transport, .. } => *transport,
+        }
     }
 
     /// Whether the address names a mailbox of this node.
     pub fn is_local(&self) -> bool {
-        self.transport == LOCAL
+        self.transport() == LOCAL
     }
 
     /// The body as it goes over the wire.
     pub fn as_bytes(&self) -> &[u8] {
-        match &self.body {
-            Body::Inline { length, bytes } => &bytes[..usize::from(*length)],
-            Body::Shared(bytes) => bytes,
+        match &self.0 {
+            // Never longer than the array; without the `min` each look would have a way to panic.
+            Form::Inline { length, bytes, .. } => &bytes[..usize::from(*length).min(INLINE)],
+            Form::Shared { body, .. } => body,
         }
     }
 
@@ -98,7 +109,22 @@ impl Address {
 
 impl PartialEq for Address {
     fn eq(&self, other: &Self) -> bool {
-        self.transport == other.transport && self.as_bytes() == other.as_bytes()
+        match (&self.0, &other.0) {
+            // What is not used of an array is zero, so that the whole of it can be compared, which needs no loop.
+            (
+                Form::Inline {
+                    transport,
+                    length,
+                    bytes,
+                },
+                Form::Inline {
+                    transport: other_transport,
+                    length: other_length,
+                    bytes: other_bytes,
+                },
+            ) => transport == other_transport && length == other_length && bytes == other_bytes,
+            _ => self.transport() == other.transport() && self.as_bytes() == other.as_bytes(),
+        }
     }
 }
 
@@ -106,7 +132,7 @@ impl Eq for Address {}
 
 impl Hash for Address {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u8(self.transport);
+        state.write_u8(self.transport());
         state.write(self.as_bytes());
     }
 }
@@ -119,7 +145,7 @@ impl PartialOrd for Address {
 
 impl Ord for Address {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.transport, self.as_bytes()).cmp(&(other.transport, other.as_bytes()))
+        (self.transport(), self.as_bytes()).cmp(&(other.transport(), other.as_bytes()))
     }
 }
 
@@ -128,7 +154,7 @@ impl fmt::Display for Address {
         write!(
             f,
             "{}#{}",
-            self.transport,
+            self.transport(),
             String::from_utf8_lossy(self.as_bytes()).escape_debug()
         )
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use crate::Address;
@@ -24,28 +25,49 @@ pub enum Stage {
     Transport,
 }
 
-/// A flag that can be waited for.
+/// How far a worker has come on its way out, and who waits for that.
 #[derive(Debug, Default)]
-pub(crate) struct Latch {
-    set: AtomicBool,
+pub(crate) struct Ending {
+    is_stopping: AtomicBool,
+    is_finished: AtomicBool,
     notify: Notify,
 }
 
-impl Latch {
-    pub(crate) fn is_set(&self) -> bool {
-        self.set.load(Ordering::Acquire)
+impl Ending {
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
     }
 
-    pub(crate) fn set(&self) -> bool {
-        let first = !self.set.swap(true, Ordering::AcqRel);
+    pub(crate) fn is_finished(&self) -> bool {
+        self.is_finished.load(Ordering::Acquire)
+    }
+
+    /// `true` the first time.
+    fn set_stopping(&self) -> bool {
+        let first = !self.is_stopping.swap(true, Ordering::AcqRel);
         self.notify.notify_waiters();
         first
     }
 
-    pub(crate) async fn wait(&self) {
+    fn set_finished(&self) {
+        self.is_finished.store(true, Ordering::Release);
+        self.notify.notify_waiters();
+    }
+
+    /// Waits until the worker has been asked to stop.
+    pub(crate) async fn stopping(&self) {
+        self.wait(&self.is_stopping).await;
+    }
+
+    /// Waits until the worker has ended.
+    pub(crate) async fn finished(&self) {
+        self.wait(&self.is_finished).await;
+    }
+
+    async fn wait(&self, flag: &AtomicBool) {
         loop {
             let notified = self.notify.notified();
-            if self.is_set() {
+            if flag.load(Ordering::Acquire) {
                 return;
             }
             notified.await;
@@ -53,17 +75,19 @@ impl Latch {
     }
 }
 
+type Children = HashMap<u64, Arc<Cell>>;
+
 #[derive(Debug)]
 pub(crate) struct Cell {
     pub(crate) number: u64,
-    pub(crate) arbiter: usize,
+    pub(crate) arbiter: u32,
     pub(crate) stage: Stage,
     pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) records: Vec<Arc<Record>>,
+    pub(crate) records: SmallVec<[Arc<Record>; 1]>,
     pub(crate) parent: Weak<Cell>,
-    pub(crate) children: Mutex<HashMap<u64, Arc<Cell>>>,
-    pub(crate) stopping: Latch,
-    pub(crate) finished: Latch,
+    /// What it owns; most own nothing.
+    pub(crate) children: Mutex<Option<Box<Children>>>,
+    pub(crate) ending: Ending,
     pub(crate) router: Arc<Router>,
     /// Has no task: it ends when it is asked to.
     pub(crate) passive: bool,
@@ -76,7 +100,7 @@ impl Cell {
 
     /// Asks the worker to stop. Its addresses are released at once.
     pub(crate) fn stop(&self) {
-        if self.stopping.set() {
+        if self.ending.set_stopping() {
             self.router.unregister(&self.records);
             self.mailbox.close();
             if self.passive {
@@ -89,14 +113,19 @@ impl Cell {
     pub(crate) fn finish(&self) {
         self.stop();
         self.mailbox.clear();
-        let children: Vec<_> = self.children.lock().drain().map(|(_, child)| child).collect();
-        children.iter().for_each(|child| child.stop());
-        if let Some(parent) = self.parent.upgrade() {
-            parent.children.lock().remove(&self.number);
+        let children = self.children.lock().take();
+        children
+            .iter()
+            .flat_map(|children| children.values())
+            .for_each(|child| child.stop());
+        if let Some(parent) = self.parent.upgrade()
+            && let Some(children) = parent.children.lock().as_mut()
+        {
+            children.remove(&self.number);
         }
         if self.passive {
             self.router.release(self.number);
         }
-        self.finished.set();
+        self.ending.set_finished();
     }
 }

@@ -14,7 +14,7 @@ use crate::flow::Flow;
 use crate::mailbox::{Mailbox, PushError};
 use crate::message::{Envelope, Message, Routed};
 use crate::node::Node;
-use crate::router::Next;
+use crate::router::{Known, Next, Record};
 use crate::worker::{Passage, Processor, SyncWorker, Worker, WorkerOptions};
 use crate::{Address, Payload, Route};
 
@@ -24,8 +24,13 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Messages that one handler may produce while their destinations are full.
 const OUTBOX_LIMIT: usize = 1024;
 
+/// An outbox that grew beyond this many slots in a burst is given back once it is empty.
+const KEPT_OUTBOX: usize = 4;
+
 /// Messages that a worker handles before it lets others on its thread go on.
 const TURN: u32 = 256;
+
+type Outbox = VecDeque<(Arc<Mailbox>, Envelope)>;
 
 /// A worker's own view of its node.
 ///
@@ -35,7 +40,9 @@ pub struct Context {
     node: Node,
     cell: Arc<Cell>,
     batch: VecDeque<Envelope>,
-    outbox: VecDeque<(Arc<Mailbox>, Envelope)>,
+    /// What finds no room. Most workers never need one.
+    outbox: Option<Box<Outbox>>,
+    known: Option<Known>,
     turn: u32,
 }
 
@@ -45,7 +52,8 @@ impl Context {
             node,
             cell,
             batch: VecDeque::new(),
-            outbox: VecDeque::new(),
+            outbox: None,
+            known: None,
             turn: 0,
         }
     }
@@ -67,7 +75,7 @@ impl Context {
 
     /// The arbiter that the worker runs on.
     pub fn arbiter(&self) -> usize {
-        self.cell.arbiter
+        self.cell.arbiter as usize
     }
 
     /// Says from now on that what is sent from the address with this index (0 is the primary one) came from outside,
@@ -92,6 +100,7 @@ impl Context {
     ///
     /// # Errors
     /// If there is nobody at the next hop or a rule forbids the delivery; the message is gone then.
+    #[inline]
     pub fn forward(&mut self, message: Message) -> Result<(), SendError> {
         self.forward_from(0, message)
     }
@@ -100,29 +109,49 @@ impl Context {
     ///
     /// # Errors
     /// As [`Context::forward`].
-    pub fn forward_from(&mut self, index: usize, mut message: Message) -> Result<(), SendError> {
+    #[inline]
+    pub fn forward_from(&mut self, index: usize, message: Message) -> Result<(), SendError> {
         let Some(sender) = self.cell.records.get(index) else {
             return Err(SendError::NoRoute);
         };
-        let (target, source) = match self.node.router().resolve(&self.node, sender, &mut message)? {
-            Next::Mailbox(target, source) => (target, source),
-            Next::Taken => return Ok(()),
+        let router = self.node.router();
+        let target = router.admit_known(sender, index, &message, &mut self.known)?;
+        if target.passage.is_some() {
+            return self.forward_through(index, message);
+        }
+        let envelope = Envelope {
+            source: sender.address.clone(),
+            message,
         };
-        let envelope = Envelope { source, message };
-        if self.outbox.is_empty() {
+        if self.outbox.as_ref().is_none_or(|outbox| outbox.is_empty()) {
             match target.mailbox.try_push(envelope) {
                 Ok(()) => Ok(()),
                 Err(PushError::Closed) => Err(SendError::NotFound(target.address.clone())),
-                Err(PushError::Full(envelope)) => {
-                    self.outbox.push_back((Arc::clone(&target.mailbox), envelope));
-                    Ok(())
-                }
+                Err(PushError::Full(envelope)) => keep(&mut self.outbox, target, envelope),
             }
-        } else if self.outbox.len() < OUTBOX_LIMIT {
-            self.outbox.push_back((Arc::clone(&target.mailbox), envelope));
-            Ok(())
         } else {
-            Err(SendError::Overloaded(target.address.clone()))
+            keep(&mut self.outbox, target, envelope)
+        }
+    }
+
+    /// Sends a message on that was admitted to a passage.
+    fn forward_through(&mut self, index: usize, mut message: Message) -> Result<(), SendError> {
+        let (Some(sender), Some(first)) = (self.cell.records.get(index), &self.known) else {
+            return Err(SendError::NoRoute);
+        };
+        let first = Arc::clone(first.record());
+        let passed = self.node.router().pass(&self.node, sender, first, &mut message)?;
+        let Next::Mailbox(target, source) = passed else {
+            return Ok(());
+        };
+        let envelope = Envelope { source, message };
+        if self.has_unsent() {
+            return keep(&mut self.outbox, &target, envelope);
+        }
+        match target.mailbox.try_push(envelope) {
+            Ok(()) => Ok(()),
+            Err(PushError::Closed) => Err(SendError::NotFound(target.address.clone())),
+            Err(PushError::Full(envelope)) => keep(&mut self.outbox, &target, envelope),
         }
     }
 
@@ -157,7 +186,7 @@ impl Context {
 
     /// Whether messages wait for room at their destinations.
     pub fn has_unsent(&self) -> bool {
-        !self.outbox.is_empty()
+        self.outbox.as_ref().is_some_and(|outbox| !outbox.is_empty())
     }
 
     /// Whether others wait for room in this worker's mailbox, and handle no further messages meanwhile.
@@ -168,24 +197,37 @@ impl Context {
     /// Waits until all that was forwarded is in the mailboxes that it is for. The runtime does this after each message
     /// of a [`SyncWorker`].
     pub async fn flush(&mut self) {
-        while let Some((mailbox, envelope)) = self.outbox.pop_front() {
-            match mailbox.try_push(envelope) {
-                Ok(()) | Err(PushError::Closed) => {}
-                Err(PushError::Full(envelope)) => {
-                    let size = envelope.message.payload.len();
-                    self.outbox.push_front((Arc::clone(&mailbox), envelope));
-                    let cell = &self.cell;
-                    tokio::select! {
-                        biased;
-                        () = poll_fn(|cx| mailbox.poll_room(size, cx)) => {}
-                        () = cell.stopping.wait() => {
-                            self.outbox.clear();
-                            return;
-                        }
-                    }
+        while let Some((mailbox, size)) = self.deliver_unsent() {
+            let own = &self.cell.mailbox;
+            // A worker that is asked to stop has its mailbox closed.
+            let has_room = poll_fn(|cx| {
+                if mailbox.poll_room(size, cx).is_ready() {
+                    return Poll::Ready(true);
                 }
+                own.poll_closed(cx).map(|()| false)
+            });
+            if !has_room.await {
+                self.outbox = None;
+                return;
             }
         }
+    }
+
+    /// Delivers what waits, up to a message for which there is no room: gives its mailbox and size. Apart from
+    /// [`Context::flush`], whose future has no place for a message then.
+    fn deliver_unsent(&mut self) -> Option<(Arc<Mailbox>, usize)> {
+        let outbox = self.outbox.as_mut()?;
+        while let Some((mailbox, envelope)) = outbox.pop_front() {
+            if let Err(PushError::Full(envelope)) = mailbox.try_push(envelope) {
+                let size = envelope.message.payload.len();
+                outbox.push_front((Arc::clone(&mailbox), envelope));
+                return Some((mailbox, size));
+            }
+        }
+        if outbox.capacity() > KEPT_OUTBOX {
+            self.outbox = None;
+        }
+        None
     }
 
     /// Sends a body along a route, and waits until it is in the next mailbox. Answers come back to the primary
@@ -268,10 +310,21 @@ impl Context {
 
     /// Waits for the next message; `None` when the worker has been asked to stop. Messages are given one at a time.
     pub async fn next(&mut self) -> Option<Envelope> {
-        if self.cell.stopping.is_set() {
+        if self.cell.ending.is_stopping() {
             return None;
         }
         self.next_even_when_stopping().await
+    }
+
+    /// The next message, if it has been taken out of the mailbox already and it is not somebody else's turn.
+    #[inline]
+    pub(crate) fn next_at_once(&mut self) -> Option<Envelope> {
+        if self.turn + 1 >= TURN || self.cell.ending.is_stopping() {
+            return None;
+        }
+        let envelope = self.batch.pop_front()?;
+        self.turn += 1;
+        Some(envelope)
     }
 
     /// As [`Context::next`], but gives what still waits after the worker was asked to stop, then `None`.
@@ -293,22 +346,21 @@ impl Context {
     /// The next message if one is there already.
     pub fn try_next(&mut self) -> Option<Envelope> {
         if self.batch.is_empty() {
-            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-            let _ = self.cell.mailbox.poll_take(&mut cx, &mut self.batch);
+            self.cell.mailbox.take_now(&mut self.batch);
         }
         self.batch.pop_front()
     }
 
     /// Whether the worker has been asked to stop.
     pub fn is_stopping(&self) -> bool {
-        self.cell.stopping.is_set()
+        self.cell.ending.is_stopping()
     }
 
     /// Waits until the worker is asked to stop. The future borrows nothing, so that it can be waited for beside other
     /// things.
     pub fn stopping(&self) -> impl Future<Output = ()> + 'static {
         let cell = Arc::clone(&self.cell);
-        async move { cell.stopping.wait().await }
+        async move { cell.ending.stopping().await }
     }
 
     /// Asks this worker to stop after the current message. Its addresses are released at once.
@@ -388,6 +440,17 @@ impl Context {
     pub fn payload(&self) -> Payload {
         Payload::pooled()
     }
+}
+
+/// Keeps what finds no room, in order.
+#[cold]
+fn keep(outbox: &mut Option<Box<Outbox>>, target: &Record, envelope: Envelope) -> Result<(), SendError> {
+    let outbox = outbox.get_or_insert_default();
+    if outbox.len() >= OUTBOX_LIMIT {
+        return Err(SendError::Overloaded(target.address.clone()));
+    }
+    outbox.push_back((Arc::clone(&target.mailbox), envelope));
+    Ok(())
 }
 
 impl Drop for Context {

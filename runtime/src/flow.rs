@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
@@ -35,8 +35,14 @@ pub struct Flow {
     id: FlowId,
     spawner: Option<Arc<Flow>>,
     consumers: RwLock<HashSet<Address, foldhash::fast::RandomState>>,
+    /// Counts the changes of the consumers, so that a sender can remember what it has been told.
+    generation: AtomicU64,
     authenticated: AtomicBool,
 }
+
+/// The state of a flow's consumers and of its spawner's. What was allowed in one generation is allowed as long as it lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Generation(u64, u64);
 
 impl Flow {
     pub(crate) fn new(spawner: Option<Arc<Flow>>) -> Arc<Self> {
@@ -44,6 +50,7 @@ impl Flow {
             id: FlowId(Address::random()),
             spawner,
             consumers: RwLock::default(),
+            generation: AtomicU64::new(0),
             authenticated: AtomicBool::new(false),
         })
     }
@@ -78,12 +85,21 @@ impl Flow {
         self.authenticated.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn generation(&self) -> Generation {
+        let of = |flow: &Self| flow.generation.load(Ordering::Acquire);
+        Generation(of(self), self.spawner.as_deref().map_or(0, of))
+    }
+
     pub(crate) fn insert(&self, address: Address) -> bool {
-        self.consumers.write().insert(address)
+        let mut consumers = self.consumers.write();
+        self.generation.fetch_add(1, Ordering::Release);
+        consumers.insert(address)
     }
 
     pub(crate) fn remove(&self, address: &Address) {
-        self.consumers.write().remove(address);
+        let mut consumers = self.consumers.write();
+        consumers.remove(address);
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// The addresses that this flow may deliver to, without its spawner's.

@@ -70,6 +70,7 @@ pub mod payload;
 pub mod route;
 mod router;
 pub mod services;
+mod stock;
 pub mod wire;
 pub mod worker;
 

@@ -2,14 +2,19 @@
 //!
 //! A full mailbox does not lose messages: whoever sends waits, one message at a time, and does not take further
 //! messages of its own meanwhile. That is how a slow transport slows what feeds it. Two queues are swapped, so that
-//! the lock is taken once for many messages and nothing is allocated once the queues have grown.
+//! the lock is taken once for many messages.
+//!
+//! An empty mailbox has no space for messages: it gets a queue with its first one from a stock that all mailboxes share, and
+//! gives it back when it is empty again. So a worker that waits costs next to nothing, and a message costs no allocation.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use crate::Envelope;
+use crate::stock;
 
 /// How much may wait in a mailbox. One message always fits into an empty one, whatever its size. As the worker takes
 /// all that waits at once, twice as much can be held at a time.
@@ -38,7 +43,8 @@ pub(crate) enum PushError {
 
 #[derive(Debug)]
 pub(crate) struct Mailbox {
-    capacity: Capacity,
+    messages: u32,
+    bytes: u32,
     state: Mutex<State>,
 }
 
@@ -47,17 +53,28 @@ struct State {
     queue: VecDeque<Envelope>,
     bytes: usize,
     receiver: Option<Waker>,
-    senders: Vec<Waker>,
+    senders: SmallVec<[Waker; 1]>,
     closed: bool,
+    /// The receiver wants to hear of the end only.
+    busy: bool,
 }
 
-/// Queues that grew beyond this many slots in a burst are given back once they are empty.
-const KEPT_SLOTS: usize = 16;
+impl State {
+    fn wake_receiver(&mut self, cx: &Context<'_>) {
+        match &mut self.receiver {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+}
 
 impl Mailbox {
     pub(crate) fn new(capacity: Capacity) -> Self {
+        // What is more than 4 GiB is no bound.
+        let bound = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
         Self {
-            capacity,
+            messages: bound(capacity.messages),
+            bytes: bound(capacity.bytes),
             state: Mutex::default(),
         }
     }
@@ -72,9 +89,12 @@ impl Mailbox {
             if self.is_full(&state, size) {
                 return Err(PushError::Full(envelope));
             }
+            if state.queue.capacity() == 0 {
+                state.queue = stock::take();
+            }
             state.bytes += size;
             state.queue.push_back(envelope);
-            state.receiver.take()
+            if state.busy { None } else { state.receiver.take() }
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -84,7 +104,7 @@ impl Mailbox {
 
     fn is_full(&self, state: &State, size: usize) -> bool {
         !state.queue.is_empty()
-            && (state.queue.len() >= self.capacity.messages || state.bytes + size > self.capacity.bytes)
+            && (state.queue.len() >= self.messages as usize || state.bytes + size > self.bytes as usize)
     }
 
     /// Ready when a message of this size fits or the mailbox is closed.
@@ -108,16 +128,11 @@ impl Mailbox {
                 if state.closed {
                     return Poll::Ready(false);
                 }
-                if state.queue.capacity() > KEPT_SLOTS {
-                    state.queue = VecDeque::new();
-                }
-                if batch.capacity() > KEPT_SLOTS {
-                    *batch = VecDeque::new();
-                }
-                match &mut state.receiver {
-                    Some(waker) => waker.clone_from(cx.waker()),
-                    none => *none = Some(cx.waker().clone()),
-                }
+                // Nothing waits any more.
+                stock::give(std::mem::take(&mut state.queue));
+                stock::give(std::mem::take(batch));
+                state.busy = false;
+                state.wake_receiver(cx);
                 return Poll::Pending;
             }
             std::mem::swap(&mut state.queue, batch);
@@ -128,6 +143,34 @@ impl Mailbox {
             waker.wake();
         }
         Poll::Ready(true)
+    }
+
+    /// Ready when the mailbox is closed: for a receiver that has something to do before it takes more.
+    pub(crate) fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Poll::Ready(());
+        }
+        state.busy = true;
+        state.wake_receiver(cx);
+        Poll::Pending
+    }
+
+    /// Takes all that waits into `batch`, which must be empty, and does not ask to be told of more.
+    pub(crate) fn take_now(&self, batch: &mut VecDeque<Envelope>) {
+        debug_assert!(batch.is_empty());
+        let senders = {
+            let mut state = self.state.lock();
+            if state.queue.is_empty() {
+                return;
+            }
+            std::mem::swap(&mut state.queue, batch);
+            state.bytes = 0;
+            std::mem::take(&mut state.senders)
+        };
+        for waker in senders {
+            waker.wake();
+        }
     }
 
     /// Takes no more messages; what waits can still be taken.

@@ -1,12 +1,12 @@
 //! A node: arbiters, the router, and the handle that everything is started with.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, ActorFutureExt, ArbiterHandle, AsyncContext, WrapFuture};
+use actix::fut::wrap_future;
+use actix::{Actor, ActorContext, ActorFutureExt, ArbiterHandle, AsyncContext};
 use parking_lot::Mutex;
 
 use crate::cell::{Cell, Stage};
@@ -14,15 +14,13 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::flow::Flow;
 use crate::mailbox::Mailbox;
-use crate::message::{Message, Routed};
+use crate::message::{Envelope, Message, Routed};
 use crate::router::{Record, Refusals, Router};
 use crate::worker::{Passage, Placement, Processor, SyncWorker, Worker, WorkerOptions};
 use crate::{Address, Body, Route};
 
 /// How long the workers of one stage may take to stop before the next stage is stopped.
 const STAGE_TIMEOUT: Duration = Duration::from_secs(1);
-
-type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
 
 /// A handle to a running node. Cheap to clone, usable from any thread, with or without an async runtime around it.
 #[derive(Clone, Debug)]
@@ -115,17 +113,19 @@ fn start_arbiter(node: u64, index: usize) -> ArbiterHandle {
 }
 
 /// The actor that a worker runs in: its arbiter polls the worker's loop until that ends.
-struct WorkerActor {
-    run: Option<LocalFuture>,
-}
+struct WorkerActor;
 
 impl Actor for WorkerActor {
     type Context = actix::Context<Self>;
+}
 
-    fn started(&mut self, ctx: &mut Self::Context) {
-        if let Some(run) = self.run.take() {
-            ctx.spawn(run.into_actor(self).map(|(), _, ctx| ctx.stop()));
-        }
+impl WorkerActor {
+    /// On the arbiter that this thread is.
+    fn run(worker: impl Future<Output = ()> + 'static) {
+        Self::create(|ctx| {
+            ctx.spawn(wrap_future::<_, Self>(worker).map(|(), _, ctx| ctx.stop()));
+            Self
+        });
     }
 }
 
@@ -231,7 +231,7 @@ impl Node {
         passage: Arc<dyn Passage>,
     ) -> Result<Address> {
         let cell = self.register(owner, options, Some(passage))?;
-        if owner.is_none() && !cell.finished.is_set() {
+        if owner.is_none() && !cell.ending.is_finished() {
             self.router().keep(Arc::clone(&cell));
         }
         Ok(cell.primary().clone())
@@ -258,12 +258,9 @@ impl Node {
     {
         let cell = self.register(owner, options, None)?;
         let address = cell.primary().clone();
-        let arbiter = cell.arbiter;
+        let arbiter = cell.arbiter as usize;
         let ctx = Context::new(self.clone(), cell);
-        let start = move || {
-            let run: LocalFuture = Box::pin(task(ctx));
-            WorkerActor { run: Some(run) }.start();
-        };
+        let start = move || WorkerActor::run(task(ctx));
         if ARBITER.get() == Some((self.inner.number, arbiter)) {
             start();
         } else if !self.inner.arbiters[arbiter].spawn_fn(start) {
@@ -291,20 +288,20 @@ impl Node {
         passage: Option<Arc<dyn Passage>>,
     ) -> Result<Arc<Cell>> {
         let inner = &self.inner;
-        if inner.stopping.load(Ordering::Acquire) || owner.is_some_and(|owner| owner.finished.is_set()) {
+        if inner.stopping.load(Ordering::Acquire) || owner.is_some_and(|owner| owner.ending.is_finished()) {
             return Err(Error::Stopped);
         }
         let count = inner.arbiters.len();
         let arbiter = match (options.placement, owner) {
             (Placement::Index(index), _) => index % count,
-            (Placement::Owner, Some(owner)) => owner.arbiter,
+            (Placement::Owner, Some(owner)) => owner.arbiter as usize,
             _ => inner.next_arbiter.fetch_add(1, Ordering::Relaxed) % count,
         };
         let mailbox = Arc::new(Mailbox::new(options.capacity));
         let number = inner.next_cell.fetch_add(1, Ordering::Relaxed);
         let cell = Arc::new_cyclic(|cell: &Weak<Cell>| Cell {
             number,
-            arbiter,
+            arbiter: arbiter as u32,
             stage: options.stage,
             mailbox: Arc::clone(&mailbox),
             records: options
@@ -322,13 +319,13 @@ impl Node {
                         alias: options.alias.map(OnceLock::from).unwrap_or_default(),
                         cell: cell.clone(),
                         passage: passage.clone(),
+                        released: AtomicBool::new(false),
                     })
                 })
                 .collect(),
             parent: owner.map_or_else(Weak::new, Arc::downgrade),
             children: Mutex::default(),
-            stopping: Default::default(),
-            finished: Default::default(),
+            ending: Default::default(),
             router: Arc::clone(&inner.router),
             passive: passage.is_some(),
         });
@@ -342,8 +339,12 @@ impl Node {
             cells.insert(number, Arc::downgrade(&cell));
         }
         if let Some(owner) = owner {
-            owner.children.lock().insert(number, Arc::clone(&cell));
-            if owner.stopping.is_set() {
+            owner
+                .children
+                .lock()
+                .get_or_insert_default()
+                .insert(number, Arc::clone(&cell));
+            if owner.ending.is_stopping() {
                 cell.stop();
             }
         }
@@ -439,7 +440,7 @@ impl Node {
             .cell_at(address)
             .ok_or_else(|| Error::NoWorker(address.clone()))?;
         cell.stop();
-        cell.finished.wait().await;
+        cell.ending.finished().await;
         Ok(())
     }
 
@@ -449,7 +450,7 @@ impl Node {
         let cell = self.cell_at(address);
         async move {
             if let Some(cell) = cell {
-                cell.finished.wait().await;
+                cell.ending.finished().await;
             }
         }
     }
@@ -465,7 +466,7 @@ impl Node {
 
     /// The arbiter that the worker at this address runs on.
     pub fn arbiter_of(&self, address: &Address) -> Option<usize> {
-        self.cell_at(address).map(|cell| cell.arbiter)
+        self.cell_at(address).map(|cell| cell.arbiter as usize)
     }
 
     /// Messages that wait at this address.
@@ -496,7 +497,7 @@ impl Node {
         let mut workers: Vec<_> = cells
             .values()
             .filter_map(Weak::upgrade)
-            .filter(|cell| !cell.finished.is_set())
+            .filter(|cell| !cell.ending.is_finished())
             .map(|cell| cell.primary().clone())
             .collect();
         workers.sort();
@@ -551,12 +552,12 @@ impl Node {
                 .lock()
                 .values()
                 .filter_map(Weak::upgrade)
-                .filter(|cell| cell.stage == stage && !cell.finished.is_set())
+                .filter(|cell| cell.stage == stage && !cell.ending.is_finished())
                 .collect();
             cells.iter().for_each(|cell| cell.stop());
             let all = async {
                 for cell in &cells {
-                    cell.finished.wait().await;
+                    cell.ending.finished().await;
                 }
             };
             let _ = tokio::time::timeout(STAGE_TIMEOUT, all).await;
@@ -607,23 +608,39 @@ async fn run_worker<W: Worker>(mut ctx: Context, mut worker: W) {
     }
 }
 
-async fn run_sync_worker<W: SyncWorker>(mut ctx: Context, mut worker: W) {
-    if let Err(error) = worker.initialize(&mut ctx) {
-        tracing::warn!(address = %ctx.address(), "a worker could not be initialized: {error}");
-        return;
-    }
-    if ctx.has_unsent() {
-        ctx.flush().await;
-    }
-    while let Some(envelope) = ctx.next().await {
-        if let Err(error) = worker.handle(&mut ctx, envelope) {
-            tracing::debug!(address = %ctx.address(), "a message could not be handled: {error}");
+/// A block and not an `async fn`, whose future would have space for its parameters twice.
+#[allow(clippy::manual_async_fn)]
+fn run_sync_worker<W: SyncWorker>(mut ctx: Context, mut worker: W) -> impl Future<Output = ()> {
+    async move {
+        if let Err(error) = worker.initialize(&mut ctx) {
+            tracing::warn!(address = %ctx.address(), "a worker could not be initialized: {error}");
+            return;
         }
-        if ctx.has_unsent() {
-            ctx.flush().await;
+        loop {
+            // What is there already needs no waiting, which would move each message twice more.
+            while !ctx.has_unsent()
+                && let Some(envelope) = ctx.next_at_once()
+            {
+                handle_sync(&mut ctx, &mut worker, envelope);
+            }
+            if ctx.has_unsent() {
+                ctx.flush().await;
+                continue;
+            }
+            match ctx.next().await {
+                Some(envelope) => handle_sync(&mut ctx, &mut worker, envelope),
+                None => break,
+            }
         }
+        worker.shutdown(&mut ctx);
     }
-    worker.shutdown(&mut ctx);
+}
+
+#[inline]
+fn handle_sync<W: SyncWorker>(ctx: &mut Context, worker: &mut W, envelope: Envelope) {
+    if let Err(error) = worker.handle(ctx, envelope) {
+        tracing::debug!(address = %ctx.address(), "a message could not be handled: {error}");
+    }
 }
 
 async fn run_processor<P: Processor>(mut ctx: Context, mut processor: P) {

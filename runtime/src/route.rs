@@ -9,10 +9,14 @@ use crate::Address;
 /// Longest route that a decoder of ours accepts, in hops. The protocol has no limit; real routes have up to eight.
 pub const MAX_HOPS: usize = 64;
 
+/// Routes up to this length live inside the message. That of a record through a relay has three hops; a longer one costs
+/// an allocation, a longer limit costs each message, which is moved at each hop.
+const INLINE: usize = 3;
+
 /// An ordered list of hops; the first is the next (spec 01 §2.2).
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Route {
-    hops: SmallVec<[Address; 4]>,
+    hops: SmallVec<[Address; INLINE]>,
 }
 
 impl Route {

@@ -1,7 +1,7 @@
 //! From address to mailbox: the one place where every delivery is decided.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::access::{AccessControl, Delivery, Direction};
 use crate::cell::Cell;
 use crate::error::{Refusal, RefusedDelivery, SendError};
-use crate::flow::Flow;
+use crate::flow::{Flow, Generation};
 use crate::mailbox::Mailbox;
 use crate::message::{Message, Peer};
 use crate::node::Node;
@@ -37,11 +37,27 @@ pub(crate) struct Record {
     pub(crate) cell: Weak<Cell>,
     /// Messages to this address are changed and go on at once.
     pub(crate) passage: Option<Arc<dyn Passage>>,
+    /// Set when the address is released: whoever remembers this record must look again.
+    pub(crate) released: AtomicBool,
+}
+
+/// Where a sender's last message went. Most go to the same place as the one before, and need no look-up then.
+pub(crate) struct Known {
+    record: Arc<Record>,
+    /// Which of the sender's addresses it was sent from, and in which generation flow control let it through.
+    index: usize,
+    generation: Option<Generation>,
 }
 
 impl Record {
     pub(crate) fn flow(&self) -> Option<&Arc<Flow>> {
         self.producer.get().or_else(|| self.alias.get())
+    }
+}
+
+impl Known {
+    pub(crate) fn record(&self) -> &Arc<Record> {
+        &self.record
     }
 }
 
@@ -144,14 +160,16 @@ impl Router {
         drop(released);
     }
 
-    /// Finds the mailbox that a message of `sender` goes to, through passages, and decides at each step whether it may.
-    pub(crate) fn resolve(
+    /// Finds the mailbox that a message goes to, which has been admitted to a passage, and decides at each step whether
+    /// it may.
+    pub(crate) fn pass(
         &self,
         node: &Node,
         sender: &Record,
+        first: Arc<Record>,
         message: &mut Message,
     ) -> Result<Next, SendError> {
-        let mut at = self.admit(sender, message)?;
+        let mut at = first;
         let mut source = sender.address.clone();
         for _ in 0..MAX_PASSAGES {
             let Some(passage) = &at.passage else {
@@ -210,6 +228,8 @@ impl Router {
             let removed = self
                 .records
                 .remove_if(&record.address, |_, found| Arc::ptr_eq(found, record));
+            // After the removal, so that who sees this does not find the record again.
+            record.released.store(true, Ordering::Release);
             if removed.is_some()
                 && let Some((_, flows)) = self.consumed.remove(&record.address)
             {
@@ -238,41 +258,83 @@ impl Router {
     /// Decides whether `sender` may send this message, and finds where it goes: the hop, then flow control, then the
     /// sender's outgoing and the destination's incoming access control.
     pub(crate) fn admit(&self, sender: &Record, message: &Message) -> Result<Arc<Record>, SendError> {
-        self.decide(sender, message)
-            .inspect_err(|error| self.refusals.count(error))
+        let decide = || {
+            let record = self.find_allowed(sender, message)?;
+            self.check_access(sender, &record, message)?;
+            Ok(record)
+        };
+        decide().inspect_err(|error| self.refusals.count(error))
     }
 
-    fn decide(&self, sender: &Record, message: &Message) -> Result<Arc<Record>, SendError> {
-        let destination = message.onward.next().ok_or(SendError::NoRoute)?;
-        let refused = |reason| {
-            let (from, to) = (sender.address.clone(), destination.clone());
-            SendError::Refused(Box::new(RefusedDelivery { from, to, reason }))
+    /// As [`Router::admit`], for the address with this index of a sender that remembers where its last message went.
+    #[inline]
+    pub(crate) fn admit_known<'a>(
+        &self,
+        sender: &Record,
+        index: usize,
+        message: &Message,
+        known: &'a mut Option<Known>,
+    ) -> Result<&'a Arc<Record>, SendError> {
+        let generation = sender.producer.get().map(|flow| flow.generation());
+        let again = match (&*known, message.onward.next()) {
+            (Some(known), Some(destination)) => {
+                known.record.address == *destination
+                    && known.index == index
+                    && known.generation == generation
+                    && !known.record.released.load(Ordering::Acquire)
+            }
+            _ => false,
         };
+        if !again {
+            *known = None;
+        }
+        let decide = || {
+            let known = match known {
+                Some(known) => known,
+                none => none.insert(Known {
+                    record: self.find_allowed(sender, message)?,
+                    index,
+                    generation,
+                }),
+            };
+            self.check_access(sender, &known.record, message)?;
+            Ok(&known.record)
+        };
+        decide().inspect_err(|error| self.refusals.count(error))
+    }
+
+    /// Finds the destination, if flow control lets the message through.
+    fn find_allowed(&self, sender: &Record, message: &Message) -> Result<Arc<Record>, SendError> {
+        let destination = message.onward.next().ok_or(SendError::NoRoute)?;
         if let Some(flow) = sender.producer.get()
             && !flow.allows(destination)
         {
-            return Err(refused(Refusal::FlowControl));
+            return Err(refused(sender, destination, Refusal::FlowControl));
         }
-        let Some(record) = self.find(destination) else {
-            return Err(if destination.is_local() {
+        self.find(destination).ok_or_else(|| {
+            if destination.is_local() {
                 SendError::NotFound(destination.clone())
             } else {
                 SendError::NotLocal(destination.clone())
-            });
-        };
+            }
+        })
+    }
+
+    #[inline]
+    fn check_access(&self, sender: &Record, record: &Record, message: &Message) -> Result<(), SendError> {
         let delivery = Delivery {
             source: &sender.address,
-            destination,
+            destination: &record.address,
             message,
             router: self,
         };
         if let Err(denial) = sender.outgoing.check(&delivery, Direction::Outgoing) {
-            return Err(refused(Refusal::Outgoing(denial)));
+            return Err(refused(sender, &record.address, Refusal::Outgoing(denial)));
         }
         if let Err(denial) = record.incoming.check(&delivery, Direction::Incoming) {
-            return Err(refused(Refusal::Incoming(denial)));
+            return Err(refused(sender, &record.address, Refusal::Incoming(denial)));
         }
-        Ok(record)
+        Ok(())
     }
 
     pub(crate) fn addresses(&self) -> Vec<Address> {
@@ -280,4 +342,10 @@ impl Router {
         addresses.sort();
         addresses
     }
+}
+
+#[cold]
+fn refused(sender: &Record, to: &Address, reason: Refusal) -> SendError {
+    let (from, to) = (sender.address.clone(), to.clone());
+    SendError::Refused(Box::new(RefusedDelivery { from, to, reason }))
 }
