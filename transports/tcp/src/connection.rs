@@ -1,8 +1,11 @@
 //! The two workers of a connection.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::BufMut;
@@ -12,7 +15,7 @@ use portolan_runtime::{
     Placement, Stage, WorkerOptions, wire,
 };
 use smallvec::SmallVec;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
@@ -98,11 +101,12 @@ impl Shared {
                 .capacity(WRITE_QUEUE)
                 .stage(Stage::Transport)
                 .placement(placement),
-            move |ctx| async move {
-                let _done = done;
-                if let Err(error) = shared.run(ctx, stream, options).await {
+            move |mut ctx| async move {
+                if let Err(error) = shared.run(&mut ctx, stream, options).await {
                     tracing::debug!(sender = %shared.sender, "a TCP connection ends: {error}");
                 }
+                // Before the context, with which the worker has ended.
+                drop(done);
             },
         )?;
         Ok(())
@@ -110,7 +114,7 @@ impl Shared {
 
     async fn run(
         self: &Arc<Self>,
-        ctx: Context,
+        ctx: &mut Context,
         stream: std::net::TcpStream,
         options: Arc<TcpOptions>,
     ) -> io::Result<()> {
@@ -141,7 +145,7 @@ impl Shared {
     async fn receive(
         &self,
         ctx: &mut Context,
-        reading: OwnedReadHalf,
+        mut reading: OwnedReadHalf,
         options: &TcpOptions,
     ) -> Result<(), End> {
         let mut buffer = ReceiveBuffer::new();
@@ -180,7 +184,7 @@ impl Shared {
                         let begun = buffer.take(buffer.received().len());
                         let allowed = options.allowance(total);
                         let Some(frame) = self
-                            .read_large(&reading, &begun, total, allowed, &mut waited)
+                            .read_large(&mut reading, &begun, total, allowed, &mut waited)
                             .await?
                         else {
                             return Err(End::Closed);
@@ -206,7 +210,7 @@ impl Shared {
             } else {
                 options.stranger_idle_timeout
             };
-            let count = read(&reading, &mut buffer, begun, allowed, &mut waited).await?;
+            let count = read(&mut reading, &mut buffer, begun, allowed, &mut waited).await?;
             if count == 0 {
                 return Err(End::Closed);
             }
@@ -219,7 +223,7 @@ impl Shared {
     /// relay sends it on under longer headers. `None` at the end of the stream.
     async fn read_large(
         &self,
-        reading: &OwnedReadHalf,
+        reading: &mut OwnedReadHalf,
         begun: &[u8],
         total: usize,
         allowed: Duration,
@@ -229,15 +233,18 @@ impl Shared {
         frame.append(begun);
         while frame.len() < total {
             let missing = total - frame.len();
-            match reading.try_read_buf(&mut frame.buffer_mut().limit(missing)) {
-                Ok(0) => return Ok(None),
-                Ok(count) => {
-                    self.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+            let mut space = frame.buffer_mut().limit(missing);
+            let waiting = Waiting {
+                pause: Duration::MAX,
+                allowed,
+                what: "the rest of a frame",
+            };
+            match receive_some(reading, &mut space, waiting, waited).await? {
+                Some(0) => return Ok(None),
+                count => {
+                    self.bytes_in
+                        .fetch_add(count.unwrap_or_default() as u64, Ordering::Relaxed);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    wait_readable(reading, allowed, waited, "the rest of a frame").await?;
-                }
-                Err(error) => return Err(error.into()),
             }
         }
         Ok(Some(frame))
@@ -265,7 +272,7 @@ impl Shared {
 
     async fn send(
         &self,
-        mut ctx: Context,
+        ctx: &mut Context,
         mut writing: OwnedWriteHalf,
         options: &TcpOptions,
     ) -> io::Result<()> {
@@ -273,15 +280,19 @@ impl Shared {
         let mut head = Vec::with_capacity(256);
         let mut frames: Vec<Payload> = Vec::new();
         let mut peer_done: Option<Instant> = None;
+        let mut done = pin!(self.peer_done.notified());
         loop {
-            let next = tokio::select! {
-                biased;
-                next = ctx.next_even_when_stopping() => next,
-                () = self.peer_done.notified(), if peer_done.is_none() => {
-                    peer_done = Some(Instant::now());
-                    continue;
-                }
-                () = tokio::time::sleep(LINGER_IDLE), if peer_done.is_some() => None,
+            let next = match ctx.try_next() {
+                Some(next) => Some(next),
+                None => tokio::select! {
+                    biased;
+                    next = ctx.next_even_when_stopping() => next,
+                    () = &mut done, if peer_done.is_none() => {
+                        peer_done = Some(Instant::now());
+                        continue;
+                    }
+                    () = linger(peer_done) => None,
+                },
             };
             let Some(envelope) = next else {
                 break;
@@ -309,6 +320,14 @@ impl Shared {
             }
         }
         timeout(LINGER, writing.shutdown()).await.unwrap_or(Ok(()))
+    }
+}
+
+/// How long answers may still come after the peer has ended its direction.
+async fn linger(peer_done: Option<Instant>) {
+    match peer_done {
+        Some(_) => tokio::time::sleep(LINGER_IDLE).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -341,49 +360,71 @@ fn encode(mut message: Message, head: &mut Vec<u8>) -> Option<Payload> {
 
 /// One read. `waited` sums up the time that the peer has kept us waiting since its last complete frame.
 async fn read(
-    reading: &OwnedReadHalf,
+    reading: &mut OwnedReadHalf,
     buffer: &mut ReceiveBuffer,
     begun: Option<usize>,
     allowed: Duration,
     waited: &mut Duration,
 ) -> Result<usize, End> {
     loop {
-        let limit = buffer.read_limit();
-        match reading.try_read_buf(&mut buffer.for_reading(begun).limit(limit)) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return Ok(result?),
-        }
-        if buffer.is_large() {
-            if timeout(BUFFER_IDLE, reading.readable()).await.is_err() {
-                buffer.release();
-            }
-            continue;
-        }
+        let pause = if buffer.is_large() {
+            BUFFER_IDLE
+        } else {
+            Duration::MAX
+        };
         let what = if begun.is_some() {
             "the rest of a frame"
         } else {
             "its next bytes"
         };
-        wait_readable(reading, allowed, waited, what).await?;
+        let waiting = Waiting { pause, allowed, what };
+        let limit = buffer.read_limit();
+        let mut space = buffer.for_reading(begun).limit(limit);
+        match receive_some(reading, &mut space, waiting, waited).await? {
+            Some(count) => return Ok(count),
+            None => buffer.release(),
+        }
     }
 }
 
-async fn wait_readable(
-    reading: &OwnedReadHalf,
+/// How long to wait for bytes, and for which.
+struct Waiting {
+    /// After this there shall be something else to do.
+    pause: Duration,
+    /// After this the peer has taken too long.
     allowed: Duration,
-    waited: &mut Duration,
     what: &'static str,
-) -> Result<(), End> {
-    if allowed == Duration::MAX {
-        return Ok(reading.readable().await?);
+}
+
+/// Reads once; `None` after the pause. One system call, unless it has to wait: tokio takes a read that does not fill
+/// the space for a sign that the socket is empty, and asks it again only when it has said that there is more.
+async fn receive_some(
+    reading: &mut OwnedReadHalf,
+    space: &mut impl BufMut,
+    waiting: Waiting,
+    waited: &mut Duration,
+) -> Result<Option<usize>, End> {
+    let mut attempt = pin!(reading.read_buf(space));
+    // First without a timer.
+    if let Poll::Ready(result) = poll_fn(|cx| Poll::Ready(attempt.as_mut().poll(cx))).await {
+        return Ok(Some(result?));
+    }
+    let left = match waiting.allowed {
+        Duration::MAX => Duration::MAX,
+        allowed => allowed.saturating_sub(*waited),
+    };
+    let limit = left.min(waiting.pause);
+    if limit == Duration::MAX {
+        return Ok(Some(attempt.await?));
     }
     let since = Instant::now();
-    match timeout(allowed.saturating_sub(*waited), reading.readable()).await {
-        Ok(ready) => ready?,
-        Err(_) => return Err(End::Timeout(allowed, what)),
-    }
+    let result = timeout(limit, attempt).await;
     *waited += since.elapsed();
-    Ok(())
+    match result {
+        Ok(count) => Ok(Some(count?)),
+        Err(_) if limit < left => Ok(None),
+        Err(_) => Err(End::Timeout(waiting.allowed, waiting.what)),
+    }
 }
 
 async fn write_all(writing: &mut OwnedWriteHalf, bytes: &[u8], limit: Duration) -> io::Result<()> {
@@ -411,9 +452,14 @@ async fn write_frames(
                 .iter()
                 .map(|frame| IoSlice::new(frame.as_slice()))
                 .collect();
-            match timeout(limit, writing.write_vectored(&slices)).await {
-                Ok(result) => result?,
-                Err(_) => return Err(stalled(limit)),
+            let mut attempt = pin!(writing.write_vectored(&slices));
+            // First without a timer: nearly always there is room.
+            match poll_fn(|cx| Poll::Ready(attempt.as_mut().poll(cx))).await {
+                Poll::Ready(result) => result?,
+                Poll::Pending => match timeout(limit, attempt).await {
+                    Ok(result) => result?,
+                    Err(_) => return Err(stalled(limit)),
+                },
             }
         };
         if written == 0 {
