@@ -11,21 +11,18 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::BufMut;
 use parking_lot::Mutex;
 use portolan_runtime::{
     AccessControl, Address, Capacity, Context, Envelope, MailboxOptions, Message, Payload, PeerIdentifier,
     Placement, Route, SendError, WorkerOptions,
 };
 use smallvec::SmallVec;
-use socket2::SockRef;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use crate::gate::{self, Pending, Signals};
 use crate::protocol::{PortalMessage, Reason, payload_header};
+use crate::socket::{Reading, Socket, Writing};
 use crate::status::{FailureKind, Open, PortalStatus};
 use crate::stream::{Event, MESSAGE_COST, Role, Stream, WINDOW};
 
@@ -142,7 +139,7 @@ enum End {
 pub(crate) struct Connection {
     ctx: Context,
     shared: Arc<Shared>,
-    writing: OwnedWriteHalf,
+    writing: Writing,
     frames: Vec<Payload>,
     path_lost: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// The peer's identifier must stay what it was.
@@ -163,12 +160,12 @@ impl Connection {
     pub(crate) fn start(
         ctx: Context,
         blueprint: Blueprint,
-        socket: TcpStream,
+        socket: impl Into<Socket>,
         core: Stream,
         far: FarEnd,
         open: Open,
     ) -> portolan_runtime::Result<Self> {
-        let (reading, writing) = socket.into_split();
+        let (reading, writing) = socket.into().into_split();
         let FarEnd {
             remote,
             peer,
@@ -241,9 +238,7 @@ impl Connection {
             }
         };
         if aborted && self.shared.core.lock().has_carried_data() {
-            // The application must see an error, not a clean end that looks like a complete answer.
-            let _ = SockRef::from(self.writing.as_ref()).set_linger(Some(Duration::ZERO));
-            self.writing.forget();
+            self.writing.abort();
         }
     }
 
@@ -519,6 +514,12 @@ impl Connection {
             }
         }
         self.frames.clear();
+        while let Err(error) = self.writing.try_flush() {
+            if error.kind() != io::ErrorKind::WouldBlock {
+                return Err(broken(&error));
+            }
+            self.wait_writable(stalled_since).await?;
+        }
         if self.ctx.has_unsent() {
             self.ctx.flush().await;
         }
@@ -558,8 +559,8 @@ impl Connection {
     }
 
     async fn end_writing(&mut self) {
-        use tokio::io::AsyncWriteExt;
-        let _ = self.writing.shutdown().await;
+        // A wrapped stream has something to say at its end, which the application may not take.
+        let _ = timeout(LAST_WRITE, self.writing.shutdown()).await;
     }
 
     fn tell(&mut self, message: PortalMessage) -> Result<(), SendError> {
@@ -594,7 +595,7 @@ fn path_lost() -> End {
 
 impl Shared {
     /// The reading worker.
-    async fn read(&self, mut ctx: Context, reading: OwnedReadHalf) {
+    async fn read(&self, mut ctx: Context, mut reading: Reading) {
         let mut size = SMALL_CHUNK;
         let mut held: Option<Payload> = None;
         // Before the Pong one chunk is read ahead, so that a client that leaves is noticed.
@@ -604,7 +605,7 @@ impl Shared {
             }
             tokio::select! {
                 () = self.reader.notified() => {}
-                chunk = read_chunk(&reading, SMALL_CHUNK, usize::MAX), if held.is_none() => match chunk {
+                chunk = read_chunk(&mut reading, SMALL_CHUNK, usize::MAX), if held.is_none() => match chunk {
                     Ok(chunk) if !chunk.is_empty() => held = Some(chunk),
                     Ok(_) => break self.wait_for_remote().await,
                     Err(error) => return self.signals.raise(|state| state.broken = Some(error.to_string())),
@@ -622,7 +623,7 @@ impl Shared {
             }
             let chunk = match held.take() {
                 Some(chunk) => Ok(chunk),
-                None => read_chunk(&reading, size, sendable).await,
+                None => read_chunk(&mut reading, size, sendable).await,
             };
             let mut payload = match chunk {
                 Ok(payload) => payload,
@@ -675,20 +676,14 @@ impl Shared {
     }
 }
 
-/// Reads once, at most `limit` bytes. Empty at the end of the stream. No buffer is held while there is nothing.
-async fn read_chunk(reading: &OwnedReadHalf, size: usize, limit: usize) -> io::Result<Payload> {
-    loop {
-        reading.readable().await?;
-        let mut payload = if size >= CHUNK {
+/// Reads once, at most `limit` bytes. Empty at the end of the stream.
+async fn read_chunk(reading: &mut Reading, size: usize, limit: usize) -> io::Result<Payload> {
+    let make = || {
+        if size >= CHUNK {
             Payload::pooled()
         } else {
             Payload::with_capacity(size)
-        };
-        let mut buffer = payload.buffer_mut().limit(limit.min(size));
-        match reading.try_read_buf(&mut buffer) {
-            Ok(_) => return Ok(payload),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
         }
-    }
+    };
+    reading.read(limit.min(size), make).await
 }

@@ -34,6 +34,7 @@
 //! * [`stream`]: one end of a connection as a state machine without sockets.
 //! * [`inlet`], [`outlet`]: the two ends as workers; `connection` is what they share.
 //! * [`status`]: counters and failures.
+//! * [`socket`]: the application's side, plain or wrapped (TLS).
 //! * `gate`: rules that close a connection when they refuse one of its messages.
 
 mod connection;
@@ -41,9 +42,11 @@ mod gate;
 pub mod inlet;
 pub mod outlet;
 pub mod protocol;
+pub mod socket;
 pub mod status;
 pub mod stream;
 
 pub use inlet::{Inlet, InletOptions};
 pub use outlet::{Outlet, OutletOptions};
+pub use socket::{ByteStream, Wrap, Wrapping};
 pub use status::{Failure, FailureHook, FailureKind, PortalStatus};

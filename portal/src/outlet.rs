@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::connection::{Blueprint, Connection, FarEnd, Rules};
 use crate::protocol::{Offer, PortalMessage, Reason};
+use crate::socket::{Socket, Wrap};
 use crate::status::{FailureHook, FailureKind, Open, PortalStatus};
 use crate::stream::Stream;
 
@@ -34,6 +35,8 @@ pub struct OutletOptions {
     pub max_connections: u64,
     /// Leave Nagle's algorithm on towards the target.
     pub enable_nagle: bool,
+    /// Wraps each connection to the target, as TLS does; within the time that connecting may take.
+    pub wrap: Option<Wrap>,
     /// Told of each failure.
     pub on_failure: Option<FailureHook>,
 }
@@ -46,6 +49,7 @@ impl Default for OutletOptions {
             connect_timeout: CONNECT_TIMEOUT,
             max_connections: MAX_CONNECTIONS,
             enable_nagle: false,
+            wrap: None,
             on_failure: None,
         }
     }
@@ -233,8 +237,16 @@ async fn connect(mut ctx: Context, blueprint: Blueprint, request: Request, open:
         }
     };
     let stopping = ctx.stopping();
+    let connecting = async {
+        let socket = TcpStream::connect(&*target).await?;
+        set_up(&socket, &options);
+        match &options.wrap {
+            None => Ok(Socket::Plain(socket)),
+            Some(wrap) => wrap(socket).await.map(Socket::Wrapped),
+        }
+    };
     let connected = tokio::select! {
-        connected = timeout(options.connect_timeout, TcpStream::connect(&*target)) => connected,
+        connected = timeout(options.connect_timeout, connecting) => connected,
         () = path_lost => return,
         () = stopping => return,
     };
@@ -254,7 +266,6 @@ async fn connect(mut ctx: Context, blueprint: Blueprint, request: Request, open:
             return;
         }
     };
-    set_up(&socket, &options);
     let (stream, pong) = Stream::outlet(offer);
     // The Pong goes out before the reader starts, so that it precedes every payload.
     let own = ctx.address().clone();
