@@ -14,6 +14,7 @@
 //! | [`control`] | how the command line speaks to a running node |
 //! | [`demo`] | the whole story on one machine |
 //! | [`engine`] | the running node, and the short conversations with an authority that need none |
+//! | `tls` | TLS as a client: what is trusted |
 //! | [`cli`] | the commands, their arguments and what they print |
 
 pub mod cli;
@@ -24,6 +25,7 @@ pub mod error;
 pub mod host_port;
 pub mod multiaddr;
 pub mod state;
+mod tls;
 
 pub use error::{Error, ErrorCode, Result};
 

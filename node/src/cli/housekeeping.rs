@@ -149,11 +149,16 @@ impl Completion {
 }
 
 /// Every environment variable that is read, with its default and meaning.
-pub(super) const ENVIRONMENT: [(&str, &str, &str); 14] = [
+pub(super) const ENVIRONMENT: [(&str, &str, &str); 16] = [
     (
         "PORTOLAN_HOME",
         "~/.portolan",
         "The folder for everything that is kept.",
+    ),
+    (
+        "OCKAM_HOME",
+        "",
+        "As PORTOLAN_HOME, which counts more, when the binary is called by a link named `ockam`.",
     ),
     ("HOME", "", "Where ~ is; needed only if PORTOLAN_HOME is not set."),
     (
@@ -170,6 +175,11 @@ pub(super) const ENVIRONMENT: [(&str, &str, &str); 14] = [
         "ENROLLMENT_TICKET",
         "",
         "The ticket for `node create`: joins the project first.",
+    ),
+    (
+        "SSL_CERT_FILE",
+        "what the system trusts",
+        "The certificate authorities that are trusted for https and for outlets with --tls.",
     ),
     (
         "PORTOLAN_LOG",

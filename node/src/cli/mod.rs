@@ -8,6 +8,7 @@ mod config;
 mod context;
 mod credential;
 mod demo;
+mod fetch;
 mod housekeeping;
 mod identity;
 mod inlet;

@@ -1,5 +1,7 @@
 //! `portolan tcp-outlet …`.
 
+use std::io::Read;
+
 use serde_json::{Value, json};
 
 use super::context::Context;
@@ -9,6 +11,7 @@ use crate::control::api::{CreateOutlet, OutletStatus, item, path};
 use crate::control::client::NodeClient;
 use crate::error::{Error, Result};
 use crate::host_port::{HostPort, Scheme};
+use crate::tls::{MAX_CERTIFICATES, Tls};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -55,9 +58,13 @@ pub(super) struct Create {
     /// The service: host and port, or only a port of this machine.
     #[arg(long, value_name = "HOST:PORT", value_parser = values::host_port)]
     to: HostPort,
-    /// Speak TLS to the service.
+    /// Speak TLS to the service. Its certificate must be for the host in --to.
     #[arg(long)]
     tls: bool,
+    /// With --tls: the authority that the service's certificate must be from, or that very certificate; a file (PEM) that is
+    /// read now. Default: the authorities that the machine trusts.
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<std::path::PathBuf>,
     /// The node. Default: the default node, made if there is none.
     #[arg(long, value_name = "NODE", value_parser = values::node)]
     at: Option<String>,
@@ -101,7 +108,35 @@ impl Create {
         if self.to.port() == 0 {
             return Err(Error::invalid("port 0 is not the port of a service"));
         }
-        Ok(())
+        if self.tls_ca.is_some() && !self.speaks_tls() {
+            return Err(Error::invalid("--tls-ca goes only with --tls"));
+        }
+        self.certificates().map(|_| ())
+    }
+
+    fn speaks_tls(&self) -> bool {
+        self.tls || self.to.scheme() == Scheme::Tls
+    }
+
+    /// What the file with the authority says.
+    fn certificates(&self) -> Result<Option<String>> {
+        let Some(path) = &self.tls_ca else {
+            return Ok(None);
+        };
+        let fail = |error: std::io::Error| {
+            Error::invalid(format!(
+                "the certificates in {} cannot be read: {error}",
+                path.display()
+            ))
+        };
+        let mut text = String::new();
+        std::fs::File::open(path)
+            .map_err(fail)?
+            .take(MAX_CERTIFICATES as u64 + 1)
+            .read_to_string(&mut text)
+            .map_err(fail)?;
+        Tls::new(Some(&text))?;
+        Ok(Some(text))
     }
 
     /// Make it.
@@ -112,9 +147,10 @@ impl Create {
         }
         let client = context.node(self.at.as_deref()).await?;
         let request = CreateOutlet {
-            address: self.name.or(self.from),
+            address: self.name().map(str::to_owned),
             to: self.to.to_string(),
-            tls: self.tls || self.to.scheme() == Scheme::Tls,
+            tls: self.speaks_tls(),
+            tls_ca: self.certificates()?,
             allow: self.allow,
             skip_handshake: self.skip_handshake,
             enable_nagle: self.enable_nagle,

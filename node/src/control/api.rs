@@ -305,6 +305,9 @@ pub struct CreateOutlet {
     /// Speak TLS to the target.
     #[serde(default)]
     pub tls: bool,
+    /// With `tls`: whom the target's certificate must be from, PEM. Default: whom the machine trusts.
+    #[serde(default)]
+    pub tls_ca: Option<String>,
     /// Who may connect: a policy bound to this outlet. Default: the policy of the type `tcp-outlet`.
     #[serde(default)]
     pub allow: Option<String>,

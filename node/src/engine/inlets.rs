@@ -386,7 +386,7 @@ impl Running {
 
     /// Have an inlet from now on.
     pub(crate) async fn create_inlet(self: &Arc<Self>, request: CreateInlet) -> Result<InletStatus> {
-        unsupported(request.skip_handshake, false)?;
+        unsupported(request.skip_handshake)?;
         let from: HostPort = request
             .from
             .parse()
@@ -436,6 +436,7 @@ impl Running {
         // What the system chose is kept, so that the inlet is at the same place after a restart.
         inlet.spec.from = listening.local().to_string();
         let database = self.node.database();
+        let before = self.core.policies.get(&target);
         let written = request
             .allow
             .as_ref()
@@ -446,7 +447,7 @@ impl Running {
         if let Err(error) = written {
             listening.stop_and_wait().await;
             if request.allow.is_some() {
-                let _ = self.core.policies.delete(database, &target);
+                let _ = self.core.policies.put_back(database, &target, before);
             }
             return Err(error);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use portolan_policy::ResourceType;
-use portolan_portal::{FailureHook, Outlet, OutletOptions, PortalStatus};
+use portolan_portal::{FailureHook, Outlet, OutletOptions, PortalStatus, Wrap};
 use portolan_runtime::Address;
 
 use super::guard::Guard;
@@ -14,6 +14,7 @@ use crate::control::api::{CreateOutlet, OutletStatus, PolicyTarget, Traffic};
 use crate::error::{Error, Result};
 use crate::host_port::HostPort;
 use crate::state::{OutletSpec, check_alias, random_name};
+use crate::tls::Tls;
 
 /// The address of the first outlet without a name.
 const DEFAULT_ADDRESS: &str = "outlet";
@@ -48,13 +49,25 @@ pub(super) fn last_failure(status: &PortalStatus) -> Option<String> {
 }
 
 /// What this version does not do is refused, instead of being done differently.
-pub(super) fn unsupported(skip_handshake: bool, tls: bool) -> Result<()> {
-    let missing = match (skip_handshake, tls) {
-        (true, _) => "portals without handshake are",
-        (_, true) => "TLS to the target is",
-        _ => return Ok(()),
-    };
-    Err(Error::invalid(format!("{missing} not supported yet")).hint("leave the option out"))
+pub(super) fn unsupported(skip_handshake: bool) -> Result<()> {
+    if skip_handshake {
+        return Err(
+            Error::invalid("portals without handshake are not supported yet").hint("leave the option out")
+        );
+    }
+    Ok(())
+}
+
+/// What makes TLS of the connections to the target, where that was asked for.
+fn wrap(spec: &OutletSpec) -> Result<Option<Wrap>> {
+    if !spec.tls {
+        return Ok(None);
+    }
+    let target: HostPort = spec
+        .to
+        .parse()
+        .map_err(|error| Error::invalid(format!("the target `{}`: {error}", spec.to)))?;
+    Ok(Some(Tls::new(spec.tls_ca.as_deref())?.wrap(target.host())))
 }
 
 impl Running {
@@ -71,6 +84,7 @@ impl Running {
             incoming: guard.incoming(),
             outgoing: guard.outgoing(),
             enable_nagle: spec.enable_nagle,
+            wrap: wrap(&spec)?,
             on_failure: Some(hook),
             ..OutletOptions::default()
         };
@@ -96,7 +110,12 @@ impl Running {
 
     /// Have an outlet from now on.
     pub(crate) fn create_outlet(&self, request: CreateOutlet) -> Result<OutletStatus> {
-        unsupported(request.skip_handshake, request.tls)?;
+        unsupported(request.skip_handshake)?;
+        if request.tls_ca.is_some() && !request.tls {
+            return Err(Error::invalid(
+                "certificates for TLS go only with TLS to the target",
+            ));
+        }
         let to: HostPort = request
             .to
             .parse()
@@ -130,10 +149,14 @@ impl Running {
             address: address.clone(),
             to: to.to_string(),
             tls: request.tls,
+            tls_ca: request.tls_ca,
             skip_handshake: request.skip_handshake,
             enable_nagle: request.enable_nagle,
         };
+        // A certificate that cannot be read is an error before anything is changed.
+        wrap(&spec)?;
         let database = self.node.database();
+        let before = self.core.policies.get(&target);
         // The policy first: there must be no moment at which the outlet is open under another one.
         if let Some(expression) = &request.allow {
             self.core.policies.set(database, &target, expression)?;
@@ -142,7 +165,7 @@ impl Running {
         let outlet = opened.inspect_err(|_| {
             let _ = database.delete_outlet(&address);
             if request.allow.is_some() {
-                let _ = self.core.policies.delete(database, &target);
+                let _ = self.core.policies.put_back(database, &target, before);
             }
         })?;
         let status = self.outlet_status(&outlet);

@@ -40,14 +40,17 @@ struct Table {
 struct Compiled {
     /// As stored.
     text: String,
+    /// The default, which nobody has set.
+    by_default: bool,
     /// What a policy that cannot be read says: nobody passes, for this reason.
     policy: std::result::Result<Policy, String>,
 }
 
 impl Compiled {
-    fn stored(text: &str) -> Self {
+    fn stored(text: &str, by_owner: bool) -> Self {
         Self {
             text: text.to_owned(),
+            by_default: !by_owner && text == DEFAULT_EXPRESSION,
             policy: Policy::parse_stored(text).map_err(|error| error.to_string()),
         }
     }
@@ -96,11 +99,15 @@ impl Policies {
             let target = PolicyTarget::Type(kind.to_owned());
             if stored.iter().all(|policy| policy.target != target) {
                 let expression = DEFAULT_EXPRESSION.to_owned();
-                database.put_policy(&PolicySpec { target, expression })?;
+                database.put_policy(&PolicySpec {
+                    target,
+                    expression,
+                    by_owner: false,
+                })?;
             }
         }
         for policy in database.policies()? {
-            let compiled = Compiled::stored(&policy.expression);
+            let compiled = Compiled::stored(&policy.expression, policy.by_owner);
             if let Err(reason) = &compiled.policy {
                 tracing::error!(target = ?policy.target, "a stored policy cannot be read and denies everybody: {reason}");
             }
@@ -156,10 +163,30 @@ impl Policies {
         database.put_policy(&PolicySpec {
             target: target.clone(),
             expression: status.expression.clone(),
+            by_owner: true,
         })?;
-        self.insert(target, Compiled::stored(&status.expression))?;
+        self.insert(target, Compiled::stored(&status.expression, true))?;
         tracing::info!(target = ?target, expression = status.expression, "policy set");
         Ok(status)
+    }
+
+    /// Undo a [`set`](Self::set) for a resource that could not be made after all: the policy that it had before counts
+    /// again, if it had one.
+    pub(crate) fn put_back(
+        &self,
+        database: &NodeDatabase,
+        target: &PolicyTarget,
+        before: Option<PolicyStatus>,
+    ) -> Result<()> {
+        let Some(before) = before else {
+            return self.delete(database, target).map(|_| ());
+        };
+        database.put_policy(&PolicySpec {
+            target: target.clone(),
+            expression: before.expression.clone(),
+            by_owner: true,
+        })?;
+        self.insert(target, Compiled::stored(&before.expression, true))
     }
 
     /// Forget a policy; whether there was one.
@@ -383,7 +410,7 @@ impl Table {
         match self.types.get(&kind) {
             // The default asks for a credential, which nobody can have where no authority is trusted. Without project and
             // without a policy of the user's, a node is open, as the reference is (04 A1.2).
-            Some(policy) if authority.is_none() && policy.text == DEFAULT_EXPRESSION => Effective::Everybody,
+            Some(policy) if authority.is_none() && policy.by_default => Effective::Everybody,
             Some(policy) => Effective::Policy(policy),
             None => Effective::Nobody,
         }
@@ -459,7 +486,7 @@ mod tests {
         for kind in RESOURCE_TYPES {
             let target = PolicyTarget::Type(kind.into());
             policies
-                .insert(&target, Compiled::stored(DEFAULT_EXPRESSION))
+                .insert(&target, Compiled::stored(DEFAULT_EXPRESSION, false))
                 .unwrap();
         }
         policies
@@ -478,7 +505,7 @@ mod tests {
         policies
             .insert(
                 &PolicyTarget::Resource("outlet".into()),
-                Compiled::stored("(= subject.identifier \"Ix\")"),
+                Compiled::stored("(= subject.identifier \"Ix\")", true),
             )
             .unwrap();
         assert!(allows(&policies, None).is_err());
@@ -490,6 +517,17 @@ mod tests {
                 .unwrap_err()
                 .contains("no valid credential")
         );
+    }
+
+    #[test]
+    fn the_default_that_the_owner_has_written_is_no_default_any_more() {
+        let policies = policies();
+        let target = PolicyTarget::Type("tcp-outlet".into());
+        policies
+            .insert(&target, Compiled::stored(DEFAULT_EXPRESSION, true))
+            .unwrap();
+        assert!(allows(&policies, None).is_err());
+        assert!(allows(&policies, Some(&peer())).is_err());
     }
 
     #[test]
@@ -513,7 +551,7 @@ mod tests {
         let set = |text: &str| {
             let status = checked(&target, text).unwrap();
             policies
-                .insert(&target, Compiled::stored(&status.expression))
+                .insert(&target, Compiled::stored(&status.expression, true))
                 .unwrap();
         };
         set("app=db");
@@ -599,6 +637,18 @@ mod tests {
         second.restore(node.database()).unwrap();
         assert_eq!(second.get(&target).unwrap().expression, "(= subject.app \"web\")");
         assert_eq!(second.list().len(), RESOURCE_TYPES.len());
+        // A resource that could not be made leaves the policy as it was.
+        let before = second.get(&target);
+        second.set(node.database(), &target, "other").unwrap();
+        second.put_back(node.database(), &target, before).unwrap();
+        let third = Policies::new(Arc::default());
+        third.restore(node.database()).unwrap();
+        for policies in [&second, &third] {
+            assert_eq!(
+                policies.get(&target).unwrap().expression,
+                "(= subject.app \"web\")"
+            );
+        }
         assert!(second.delete(node.database(), &target).unwrap());
         assert!(!second.delete(node.database(), &target).unwrap());
     }

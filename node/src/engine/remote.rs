@@ -178,7 +178,8 @@ impl Asking {
             authorities: Vec::new(),
             credentials: None,
             authorized: Vec::new(),
-            timeout: caller.timeout.min(CHANNEL_TIMEOUT),
+            // Before the whole conversation is given up, so that it can be said what did not answer.
+            timeout: (caller.timeout * 9 / 10).min(CHANNEL_TIMEOUT),
             reachable: &[],
             waiting: None,
         };
@@ -187,12 +188,18 @@ impl Asking {
             .await
             .map_err(|error| {
                 let message = format!(
-                    "the authority of the project `{}` cannot be reached: {}",
+                    "the authority of the project `{}` at {route} cannot be reached: {}",
                     caller.project.name, error.message
                 );
-                let hint = error.hint.clone().unwrap_or_else(|| {
-                    "check that the project node runs and that its address can be reached from here"
-                        .to_owned()
+                let hint = error.hint.clone().unwrap_or_else(|| match error.code {
+                    // Something took the connection, or nothing said no.
+                    ErrorCode::Timeout => {
+                        "check that its address can be reached from here, and that this very project \
+                                           runs there: another one does not answer to the name"
+                            .to_owned()
+                    }
+                    _ => "check that the project node runs and that its address can be reached from here"
+                        .to_owned(),
                 });
                 Error { message, ..error }.hint(hint)
             })?;

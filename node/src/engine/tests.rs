@@ -142,6 +142,7 @@ impl RunningNode {
             address: None,
             to: to.to_string(),
             tls: false,
+            tls_ca: None,
             allow: allow.map(str::to_owned),
             skip_handshake: false,
             enable_nagle: false,

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode as SqliteCode, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode as SqliteCode, OpenFlags, TransactionBehavior};
 
 use crate::error::Error;
 
@@ -80,6 +80,8 @@ impl StateError {
         let path = path.to_path_buf();
         match source.sqlite_error_code() {
             Some(SqliteCode::DiskFull) => StateError::Full(path),
+            // What was opened to read only because there was no room to write.
+            Some(SqliteCode::ReadOnly) if disk_is_full(&path) => StateError::Full(path),
             Some(SqliteCode::ReadOnly | SqliteCode::PermissionDenied | SqliteCode::CannotOpen) => {
                 StateError::ReadOnly(path)
             }
@@ -152,9 +154,39 @@ pub(crate) fn open(path: &Path, migrations: &[&str]) -> Result<Connection, State
             Err(StateError::Busy(_)) if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(5));
             }
+            // Who only wants to look needs no room: `node list` works on a full disk.
+            Err(error @ (StateError::Full(_) | StateError::ReadOnly(_))) => {
+                return open_to_look(path, migrations).ok_or(error);
+            }
             result => return result,
         }
     }
+}
+
+/// Opens a database where SQLite has no room for the side files that even a reader makes. Only if all that was written is
+/// in the file itself, and its schema is ours; writing then fails as it would have before.
+fn open_to_look(path: &Path, migrations: &[&str]) -> Option<Connection> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if std::fs::metadata(log).is_ok_and(|log| log.len() > 0) {
+        return None;
+    }
+    let encoded: String = path
+        .to_str()?
+        .chars()
+        .map(|c| match c {
+            '%' => "%25".to_owned(),
+            '?' => "%3f".to_owned(),
+            '#' => "%23".to_owned(),
+            other => other.to_string(),
+        })
+        .collect();
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(format!("file:{encoded}?immutable=1"), flags).ok()?;
+    connection.execute_batch("PRAGMA trusted_schema = OFF;").ok()?;
+    let found = version(&connection).ok()??;
+    (found == migrations.len() as i64).then_some(connection)
 }
 
 fn try_open(path: &Path, migrations: &[&str]) -> Result<Connection, StateError> {

@@ -40,14 +40,20 @@ impl Eq for Home {}
 
 impl Home {
     /// The home of this process: `PORTOLAN_HOME`, or `.portolan` in `HOME`, which is needed only then. The folder is
-    /// created if it is not there.
+    /// created if it is not there. A binary that was linked under the reference's name, so that scripts written for that
+    /// run, takes `OCKAM_HOME` too.
     ///
     /// # Errors
     ///
     /// When neither variable is set, or the folder cannot be created.
     pub fn open() -> Result<Self> {
+        let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let linked = std::env::args_os()
+            .next()
+            .is_some_and(|own| Path::new(&own).file_name() == Some("ockam".as_ref()));
+        let other = || named("OCKAM_HOME").filter(|_| linked);
         Self::at(Self::locate(
-            std::env::var_os("PORTOLAN_HOME"),
+            named("PORTOLAN_HOME").or_else(other),
             std::env::var_os("HOME"),
         )?)
     }

@@ -550,6 +550,7 @@ mod tests {
                 .put_policy(&PolicySpec {
                     target,
                     expression: "(= 1 1)".into(),
+                    by_owner: true,
                 })
                 .unwrap();
         }

@@ -68,6 +68,9 @@ pub struct PolicySpec {
     pub target: crate::control::api::PolicyTarget,
     /// S-expression form.
     pub expression: String,
+    /// The owner has set it; else it is the default, which was written when the node was first started.
+    #[serde(default)]
+    pub by_owner: bool,
 }
 
 /// An outlet.
@@ -79,6 +82,9 @@ pub struct OutletSpec {
     pub to: String,
     /// Speak TLS to the target.
     pub tls: bool,
+    /// Whom the target's certificate must be from (PEM); `None`: whom the machine trusts.
+    #[serde(default)]
+    pub tls_ca: Option<String>,
     /// Leave out the portal's ping and pong.
     pub skip_handshake: bool,
     /// Leave Nagle's algorithm on.

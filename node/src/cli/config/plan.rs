@@ -19,10 +19,9 @@ use crate::cli::context::{Context, DEFAULT_LISTENER};
 use crate::cli::node::shown;
 use crate::cli::output::Answer;
 use crate::cli::process::{self, StopSignals};
-use crate::cli::{policy, project};
+use crate::cli::{fetch, policy, project};
 use crate::control::api::{Done, NodeStatus, path};
 use crate::control::client::NodeClient;
-use crate::engine::remote;
 use crate::error::{Error, ErrorCode, Result};
 use crate::host_port::HostPort;
 use crate::state::{Home, NodeFolder, NodeRole, OpenNode, StateError};
@@ -105,13 +104,16 @@ impl Plan {
             Some(Err(error)) => return Err(error),
             _ => false,
         };
-        let ticket = match owned(line.ticket, configuration.ticket) {
-            Some(ticket) => Some(project::ticket_text(&ticket)?),
-            None => None,
+        let (ticket, joins) = match owned(line.ticket, configuration.ticket) {
+            Some(given) => {
+                fetch::warn_if_open(context, &given, "the ticket");
+                let (text, read) = project::ticket(&given)?;
+                (Some(text), Some(read.project))
+            }
+            None => (None, None),
         };
-        let joins = match &ticket {
-            Some(ticket) => {
-                let joins = remote::read_ticket(ticket)?.project;
+        let joins = match joins {
+            Some(joins) => {
                 let known = home.database()?.projects()?;
                 // Another name may have been given to it here.
                 let here = known.into_iter().find(|(project, _)| project.id == joins.id);

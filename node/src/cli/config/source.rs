@@ -3,7 +3,8 @@
 use std::io::Read;
 
 use super::{Configuration, MAX_CONFIGURATION, variables, yaml};
-use crate::cli::values;
+use crate::cli::context::Context;
+use crate::cli::{fetch, values};
 use crate::error::{Error, Result};
 
 /// What the positional of `node create` is.
@@ -18,6 +19,7 @@ pub(crate) struct Given {
 enum GivenKind {
     Name,
     File,
+    Url,
     Inline,
 }
 
@@ -36,20 +38,33 @@ impl Given {
     pub(crate) fn read(&self, given: &[(String, String)]) -> Result<Configuration> {
         match self.kind {
             GivenKind::File => Configuration::read(&file(&self.text)?, Some(&self.text), given, &environment),
+            GivenKind::Url => {
+                let text = fetch::text(&self.text, "the configuration", MAX_CONFIGURATION)?;
+                // The URL may hold a token in its query.
+                let origin = self.text.split(['?', '#']).next();
+                Configuration::read(&text, origin, given, &environment)
+            }
             _ => Configuration::read(&self.text, None, given, &environment),
         }
     }
 
-    /// The text of `--configuration`, which is a file's path if there is such a file.
+    /// The text of `--configuration`, which is a file's path if there is such a file, or a URL.
     pub(crate) fn flag(text: &str) -> Self {
-        let kind = if is_file(text) {
-            GivenKind::File
-        } else {
-            GivenKind::Inline
-        };
-        Self {
+        let of = |kind, text: &str| Self {
             text: text.to_owned(),
             kind,
+        };
+        match url(text) {
+            _ if is_file(text) => of(GivenKind::File, text),
+            Some(url) => of(GivenKind::Url, &url),
+            None => of(GivenKind::Inline, text),
+        }
+    }
+
+    /// Say so when the configuration comes over a way on which it can be changed.
+    pub(crate) fn warn(&self, context: &Context) {
+        if self.kind == GivenKind::Url {
+            fetch::warn_if_open(context, &self.text, "the configuration");
         }
     }
 }
@@ -75,19 +90,20 @@ fn file(path: &str) -> Result<String> {
     Ok(text)
 }
 
-/// `http://…`, or `host:port/path` without a scheme.
-fn is_url(text: &str) -> bool {
-    if text.contains(char::is_whitespace) {
-        return false;
+/// `https://…`, `http://…`, or `host:port/path` without a scheme, which is https.
+fn url(text: &str) -> Option<String> {
+    if fetch::is_url(text) {
+        return Some(text.to_owned());
     }
-    let authority = text.split('/').next().unwrap_or_default();
-    let with_port = authority
-        .rsplit_once(':')
-        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-    text.contains("://") || (with_port && text.contains('/'))
+    if text.contains(char::is_whitespace) || text.contains("://") {
+        return None;
+    }
+    let (authority, _) = text.split_once('/')?;
+    let (host, port) = authority.rsplit_once(':')?;
+    (!host.is_empty() && port.parse::<u16>().is_ok()).then(|| format!("https://{text}"))
 }
 
-/// The positional of `node create`: a file, a configuration as text, or the name of a node.
+/// The positional of `node create`: a file, a URL, a configuration as text, or the name of a node.
 pub(crate) fn given(text: &str) -> Result<Given, String> {
     let of = |kind| Given {
         text: text.to_owned(),
@@ -96,10 +112,20 @@ pub(crate) fn given(text: &str) -> Result<Given, String> {
     if is_file(text) {
         return Ok(of(GivenKind::File));
     }
-    if is_url(text) {
-        return Err("configurations are not fetched from URLs; fetch it first: \
-                    portolan node create --configuration \"$(curl -fsS URL)\""
-            .to_owned());
+    if let Some(url) = url(text) {
+        return Ok(Given {
+            text: url,
+            kind: GivenKind::Url,
+        });
+    }
+    if let Some((scheme, _)) = text
+        .split_once("://")
+        .filter(|_| !text.contains(char::is_whitespace))
+    {
+        return Err(format!(
+            "configurations are fetched over https and http, not over `{}`",
+            scheme.escape_debug()
+        ));
     }
     // No name holds any of these; what else it may be, a mistake in it is then told with its place.
     if text.contains(['{', '\n']) || text.contains(": ") {
@@ -157,9 +183,16 @@ mod tests {
         assert_eq!(given("n1").unwrap().name(), Some("n1"));
         assert_eq!(given("/node/n1").unwrap().name(), Some("n1"));
         assert!(given("./no.yaml").unwrap_err().contains("no file `./no.yaml`"));
-        for url in ["https://a.example/c.yaml", "localhost:8080/c.yaml"] {
-            assert!(given(url).unwrap_err().contains("curl"), "{url}");
+        for (text, url) in [
+            ("https://a.example/c.yaml", "https://a.example/c.yaml"),
+            ("http://a.example/c.yaml", "http://a.example/c.yaml"),
+            ("localhost:8080/c.yaml", "https://localhost:8080/c.yaml"),
+        ] {
+            let given = given(text).unwrap();
+            assert_eq!((given.kind, given.text.as_str()), (GivenKind::Url, url));
+            assert_eq!(Given::flag(text), given);
         }
+        assert!(given("ftp://a.example/c.yaml").unwrap_err().contains("`ftp`"));
     }
 
     #[test]

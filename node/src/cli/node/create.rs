@@ -16,11 +16,11 @@ const TICKET: &str = "ENROLLMENT_TICKET";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Create {
-    /// A name (letters, digits, `-` and `_`), or a configuration: a file, or YAML as text. Default: the default node if it is
+    /// A name (letters, digits, `-` and `_`), or a configuration: a file, a URL, or YAML as text. Default: the default node if it is
     /// stopped, else a random name; with a configuration, the name that it says, else a random one.
     #[arg(value_name = "NAME|CONFIGURATION", value_parser = config::given)]
     given: Option<Given>,
-    /// A configuration as text (YAML), or a file; with it, NAME can be given too.
+    /// A configuration as text (YAML), a file or a URL; with it, NAME can be given too.
     #[arg(long, visible_alias = "node-config", value_name = "TEXT")]
     configuration: Option<String>,
     /// A variable of the configuration: `$NAME` in it becomes VALUE. Can be repeated.
@@ -44,7 +44,7 @@ pub(crate) struct Create {
     /// The project whose credentials the node presents and requires. Default: the default project.
     #[arg(long, value_name = "NAME")]
     project: Option<String>,
-    /// Join the project of this ticket first: a file, or the ticket itself.
+    /// Join the project of this ticket first: a file, a URL, or the ticket itself.
     #[arg(
         long,
         value_name = "TICKET",
@@ -80,16 +80,8 @@ impl Create {
             if self.child_process {
                 return Ok(None);
             }
-            let given = self.given.as_ref().filter(|given| given.is_configuration());
-            let from = match (given, &self.configuration) {
-                (Some(_), Some(_)) => {
-                    return Err(Error::invalid(
-                        "there are two configurations: one as the argument and one in --configuration",
-                    ));
-                }
-                (Some(given), None) => given.clone(),
-                (None, Some(text)) => Given::flag(text),
-                (None, None) => return Ok(None),
+            let Some(from) = self.source()? else {
+                return Ok(None);
             };
             let mut variables = self.variables.clone();
             let has_ticket = variables.iter().any(|(name, _)| name == TICKET);
@@ -99,6 +91,19 @@ impl Create {
             }
             from.read(&variables).map(Some)
         })
+    }
+
+    /// Where the configuration comes from, if there is one.
+    fn source(&self) -> Result<Option<Given>> {
+        let given = self.given.as_ref().filter(|given| given.is_configuration());
+        match (given, &self.configuration) {
+            (Some(_), Some(_)) => Err(Error::invalid(
+                "there are two configurations: one as the argument and one in --configuration",
+            )),
+            (Some(given), None) => Ok(Some(given.clone())),
+            (None, Some(text)) => Ok(Some(Given::flag(text))),
+            (None, None) => Ok(None),
+        }
     }
 
     fn name(&self) -> Option<&str> {
@@ -111,7 +116,12 @@ impl Create {
         }
         self.configuration();
         match self.read.take() {
-            Some(Ok(Some(configuration))) => return self.run_configuration(context, configuration).await,
+            Some(Ok(Some(configuration))) => {
+                if let Some(source) = self.source()? {
+                    source.warn(context);
+                }
+                return self.run_configuration(context, configuration).await;
+            }
             Some(Err(error)) => return Err(error),
             _ => {}
         }

@@ -8,18 +8,18 @@ use serde_json::json;
 use super::Trust;
 use crate::cli::context::Context;
 use crate::cli::output::{Answer, attributes, card, until};
-use crate::cli::values;
+use crate::cli::{fetch, values};
 use crate::control::api::CredentialStatus;
-use crate::engine::remote::{self, Caller, Redeemed};
+use crate::engine::remote::{self, Caller, ReadTicket, Redeemed};
 use crate::error::{Error, ErrorCode, Result};
 use crate::state::{OwnIdentity, Project, now};
 
-/// The largest ticket that is read from a file. Real ones have a few kilobytes.
-const MAX_TICKET: u64 = 64 * 1024;
+/// The largest ticket that is read from a file or a URL. Real ones have a few kilobytes.
+const MAX_TICKET: usize = 64 * 1024;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Enroll {
-    /// A file, the ticket itself, or `-` for stdin. Without one, a credential is fetched for a member that was added
+    /// A file, a URL, the ticket itself, or `-` for stdin. Without one, a credential is fetched for a member that was added
     /// before.
     #[arg(value_name = "TICKET")]
     ticket: Option<String>,
@@ -30,45 +30,88 @@ pub(crate) struct Enroll {
     trust: Trust,
 }
 
-/// The text of a ticket from what was given: a file, stdin or the text itself.
-pub(crate) fn ticket_text(given: &str) -> Result<String> {
+/// A ticket from what was given: a file, a URL, stdin or the text itself. The text of it, and what it says.
+///
+/// # Errors
+///
+/// Which of these it was taken for, and why it is none. A ticket is a secret: no error shows one.
+pub(crate) fn ticket(given: &str) -> Result<(String, ReadTicket)> {
+    let (text, from) = ticket_text(given)?;
+    let read = remote::read_ticket(&text).map_err(|error| Error {
+        message: match &from {
+            Some(from) => format!("{from} has no ticket: {}", error.message),
+            None => match shown(&text) {
+                Some(text) => format!("`{text}` is neither a file here nor a ticket: {}", error.message),
+                None => error.message,
+            },
+        },
+        ..error
+    })?;
+    Ok((text, read))
+}
+
+/// What was given, if it looks like the name of a file and not like a part of a ticket.
+fn shown(text: &str) -> Option<String> {
+    let is_name = text.len() <= 100 && !text.contains(',') && !text.bytes().all(|b| b.is_ascii_hexdigit());
+    is_name.then(|| text.escape_debug().to_string())
+}
+
+/// The text, and where it comes from unless it was given itself.
+fn ticket_text(given: &str) -> Result<(String, Option<String>)> {
     let given = given.trim();
     if given.is_empty() {
         return Err(Error::invalid("the ticket is empty"));
     }
-    let limited = |reader: &mut dyn Read, what: &str| {
+    let checked = |text: String, from: &str| {
+        if text.trim().is_empty() {
+            return Err(Error::invalid(format!("the ticket is empty: {from} has no text")));
+        }
+        Ok((text.trim().to_owned(), Some(from.to_owned())))
+    };
+    let limited = |reader: &mut dyn Read, from: &str| {
         let mut text = String::new();
         reader
-            .take(MAX_TICKET + 1)
+            .take(MAX_TICKET as u64 + 1)
             .read_to_string(&mut text)
-            .map_err(|error| Error::invalid(format!("the ticket cannot be read from {what}: {error}")))?;
-        if text.len() as u64 > MAX_TICKET {
+            .map_err(|error| unreadable(from, &error))?;
+        if text.len() > MAX_TICKET {
             return Err(Error::invalid(format!(
-                "{what} is no ticket: it is longer than {MAX_TICKET} bytes"
+                "{from} is no ticket: it is longer than {MAX_TICKET} bytes"
             )));
         }
-        if text.trim().is_empty() {
-            return Err(Error::invalid(format!("the ticket is empty: {what} has no text")));
-        }
-        Ok(text)
+        checked(text, from)
     };
     if given == "-" {
         return limited(&mut std::io::stdin().lock(), "stdin");
     }
-    if given.starts_with("http://") || given.starts_with("https://") {
-        return Err(Error::invalid("tickets are not fetched from URLs")
-            .hint("fetch it first: portolan project enroll \"$(curl -fsS URL)\""));
+    if fetch::is_url(given) {
+        return checked(fetch::text(given, "the ticket", MAX_TICKET)?, "the URL's answer");
     }
-    // A ticket is far longer than a path can be, and asking the system about it then fails, which is as good as "no".
-    if std::path::Path::new(given).is_file() {
-        let mut file = std::fs::File::open(given)
-            .map_err(|error| Error::invalid(format!("the ticket file {given} cannot be read: {error}")))?;
-        return limited(&mut file, given);
+    let is_path = given.starts_with(['/', '.', '~']) && given.len() < 4096 && !given.contains(',');
+    // A ticket is far longer than a name of a file can be, and asking the system about it then fails.
+    match std::fs::metadata(given) {
+        Ok(found) if found.is_dir() => Err(Error::invalid(format!("{given} is a folder, not a ticket file"))),
+        Ok(_) => {
+            let mut file = std::fs::File::open(given).map_err(|error| unreadable(given, &error))?;
+            limited(&mut file, given)
+        }
+        Err(error) if is_path && error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::not_found(format!("there is no ticket file {given}"))
+                .hint("give the file, the ticket itself, its URL, or `-` for stdin"))
+        }
+        Err(error) if is_path => Err(unreadable(given, &error)),
+        Err(_) => Ok((given.to_owned(), None)),
     }
-    if given.starts_with(['/', '.', '~']) && given.len() < 4096 && !given.contains(',') {
-        return Err(Error::not_found(format!("there is no ticket file {given}")));
+}
+
+fn unreadable(from: &str, error: &std::io::Error) -> Error {
+    let failed = Error::invalid(format!("the ticket cannot be read from {from}: {error}"));
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            failed.hint("let this user read it, and no other: a ticket is a secret until it is used")
+        }
+        _ => failed,
     }
-    Ok(given.to_owned())
 }
 
 /// What became of joining a project.
@@ -92,7 +135,8 @@ pub(crate) async fn join(
     identity: Option<&str>,
     timeout: Duration,
 ) -> Result<Joined> {
-    let ticket = remote::read_ticket(&ticket_text(ticket)?)?;
+    fetch::warn_if_open(context, ticket, "the ticket");
+    let (_, ticket) = self::ticket(ticket)?;
     let identity = context.own_identity(identity)?;
     let home = context.home();
     let before = home.database()?.projects()?;
@@ -105,6 +149,20 @@ pub(crate) async fn join(
         },
         None => ticket.project.clone(),
     };
+    if let Some((other, _)) = before
+        .iter()
+        .find(|(other, _)| other.name == project.name && other.id != project.id)
+    {
+        return Err(Error::exists(format!(
+            "the ticket is for another project than the `{}` that is known here: that one is at {}, the ticket's at {}",
+            other.name, other.access_route, project.access_route
+        ))
+        .hint(format!(
+            "use a ticket of the project that is known, or forget that one: portolan project delete {}; or set \
+             PORTOLAN_HOME to another folder",
+            other.name
+        )));
+    }
     home.database()?.put_project(&project, false)?;
     let caller = Caller {
         home: home.clone(),
@@ -230,28 +288,45 @@ mod tests {
     fn a_ticket_is_text_or_a_file_and_white_space_does_not_matter() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ticket");
+        let given = path.to_str().unwrap();
         std::fs::write(&path, "abc\n").unwrap();
-        assert_eq!(ticket_text(path.to_str().unwrap()).unwrap().trim(), "abc");
-        assert_eq!(ticket_text(" abc\n").unwrap(), "abc");
-        assert_eq!(ticket_text(&"a".repeat(10_000)).unwrap().len(), 10_000);
-        assert_eq!(
-            ticket_text("/etc/no/such/ticket").unwrap_err().code,
-            ErrorCode::NotFound
+        assert_eq!(ticket_text(given).unwrap(), ("abc".into(), Some(given.into())));
+        assert_eq!(ticket_text(" abc\n").unwrap(), ("abc".into(), None));
+        assert_eq!(ticket_text(&"a".repeat(10_000)).unwrap().0.len(), 10_000);
+    }
+
+    #[test]
+    fn what_is_no_ticket_is_told_as_what_it_was_taken_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ticket");
+        let given = path.to_str().unwrap();
+        let says = |given: &str, words: &str| {
+            let Err(error) = ticket(given) else {
+                panic!("{given} was taken for a ticket");
+            };
+            assert!(error.message.contains(words), "{error}");
+            assert!(!error.message.contains(&"2f".repeat(40)), "{error}");
+            error.code
+        };
+        assert_eq!(says(given, "there is no ticket file"), ErrorCode::NotFound);
+        says(folder.path().to_str().unwrap(), "is a folder");
+        for (content, words) in [
+            (b"\n".to_vec(), "is empty"),
+            (vec![b'a'; 70_000], "longer than"),
+            (b"\xff\xfe".to_vec(), "cannot be read"),
+            (
+                b"hello".to_vec(),
+                "ticket has no ticket: this is not an enrollment ticket",
+            ),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            says(given, words);
+        }
+        says("ticket.txt", "`ticket.txt` is neither a file here nor a ticket");
+        says(
+            "http://127.0.0.1:1/t",
+            "cannot be fetched from http://127.0.0.1:1/t",
         );
-        assert!(ticket_text("https://a/b").unwrap_err().message.contains("URL"));
-        std::fs::write(&path, "\n").unwrap();
-        assert!(
-            ticket_text(path.to_str().unwrap())
-                .unwrap_err()
-                .message
-                .contains("empty")
-        );
-        std::fs::write(&path, vec![b'a'; 70_000]).unwrap();
-        assert!(
-            ticket_text(path.to_str().unwrap())
-                .unwrap_err()
-                .message
-                .contains("longer")
-        );
+        says(&"2f".repeat(40), "ticket");
     }
 }

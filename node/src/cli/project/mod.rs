@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use here::EnrollHere;
-pub(crate) use join::{join, ticket_text};
+pub(crate) use join::{join, ticket};
 pub(crate) use records::record;
 
 use super::Confirmation;
