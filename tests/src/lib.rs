@@ -11,9 +11,11 @@
 //! | [`home`] | one participant: commands, their outcomes, the processes left behind |
 //! | [`project`] | the cast of the main story: hub, bank, analysis |
 //! | [`process`] | CPU time, memory and environment of a process, from `/proc` |
+//! | [`sockets`] | which sockets of a process others could send to |
 //! | [`service`] | the private services behind outlets: echo, sink, source, and targets that misbehave |
 //! | [`interposer`] | a TCP proxy in the middle that cuts, replays, flips and stalls |
 //! | [`raw`] | a hostile peer: frames of the TCP transport written byte by byte |
+//! | [`web`] | files over HTTP, and a TLS server |
 //! | [`wait`] | waiting for an event of another process, with a limit |
 //! | [`skip`] | tests that cannot be run here, said aloud |
 //!
@@ -31,7 +33,9 @@ pub mod project;
 pub mod raw;
 pub mod service;
 pub mod skip;
+pub mod sockets;
 pub mod wait;
+pub mod web;
 
 pub use home::{Home, Outcome};
 pub use project::{Member, Project};

@@ -1,5 +1,6 @@
 //! Scenarios over real processes. Each test's name is the claim that it checks.
 
+mod bad_input;
 mod commands;
 mod hostile_peers;
 mod nodes;
@@ -10,6 +11,7 @@ mod revocation;
 mod state;
 mod story;
 mod tickets;
+mod tls;
 mod trust;
 
 /// Exit codes of the command line, as its documentation has them.

@@ -248,6 +248,17 @@ fn on_a_full_disk_commands_fail_in_a_sentence_nodes_go_on_and_all_is_well_when_t
         let outcome = home.fails(command);
         assert_eq!(outcome.code, exit::STATE, "{outcome}");
     }
+    for look in [
+        &["node", "list"][..],
+        &["identity", "list"],
+        &["project", "show"],
+        &["tcp-inlet", "show", "i1"],
+        &["status"],
+    ] {
+        let shown = home.json(look).to_string();
+        let known = ["n1", "default", "i1"].iter().any(|name| shown.contains(name));
+        assert!(known, "{look:?} on a full disk: {shown}");
+    }
     for _ in 0..20 {
         assert!(echoes(from), "an open inlet stops when the disk is full");
     }
