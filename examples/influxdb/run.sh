@@ -25,7 +25,7 @@ step "installing the client library from npm"
 install_node_app datastream_corp
 
 make_networks
-influxdb_address=timeseries.metrics.internal
+influxdb_address=influx.metrics.internal
 add_private_host metrics_corp database "$influxdb_address"
 allow_in database "ip saddr $network.20.1 tcp dport 8086 accept"
 

@@ -104,8 +104,8 @@ begin() {
 # finish: the sentence of success, when every claim was checked.
 finish() {
     trap - ERR
-    printf '\nThe example run was successful 🥳\n'
-    printf 'Everything is still running; %s/run.sh cleanup removes it.\n' "$here"
+    printf '\nEverything is still running; %s/run.sh cleanup removes it.\n\n' "$here"
+    printf 'The example run was successful 🥳\n'
 }
 
 # postgres_program NAME: where Debian has it, of the newest version that is installed.
