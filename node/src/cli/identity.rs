@@ -1,11 +1,13 @@
 //! `portolan identity …`.
 
+use std::time::Duration;
+
 use portolan_identity::{Identity, KeyHandle, KeyType, Vault};
 use serde_json::{Value, json};
 
 use super::context::Context;
-use super::output::{Answer, card, table};
-use super::{Confirmation, names_to_delete};
+use super::output::{Answer, card, span, table};
+use super::{Confirmation, names_to_delete, values};
 use crate::error::{Error, Result};
 use crate::state::{IdentityRecord, now, random_name};
 
@@ -28,6 +30,35 @@ pub(super) enum Command {
     List,
     /// Show the default identity, or make another one the default.
     Default { name: Option<String> },
+    /// Replace the keys of an identity. Its identifier, its credentials and the channels that are open stay.
+    ///
+    /// The signing key is replaced by a new one that the old one vouches for, and the old one is deleted; the purpose keys (of secure
+    /// channels, and of an authority's credentials) are replaced with it. Running nodes take the new keys within seconds. Peers that
+    /// have seen the rotation accept nothing by the old keys any more: a copy of this home from before is locked out.
+    ///
+    /// Rotating the identity of a project's authority: members that run learn of it at once, and get new credentials within seconds. A
+    /// node that cannot reach the authority does not believe these until it can.
+    Rotate {
+        /// Default: the default identity.
+        name: Option<String>,
+        /// Only the purpose keys. The signing key stays.
+        #[arg(long)]
+        purpose_keys: bool,
+    },
+    /// When running nodes replace the keys of an identity by themselves: show it, or set it.
+    ///
+    /// By default the signing key is replaced after 365 days (that of a project's authority only by command), and the purpose keys
+    /// after 90. Secrets of replaced purpose keys are deleted 10 minutes later.
+    Schedule {
+        /// Default: the default identity.
+        name: Option<String>,
+        /// Replace the signing key at this age, 1d at least; or `never`. A history ends after 128 changes.
+        #[arg(long, value_name = "DURATION|never", value_parser = age)]
+        identity_key: Option<Age>,
+        /// Replace the purpose keys at this age, 60s at least.
+        #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+        purpose_keys: Option<Duration>,
+    },
     /// Delete an identity. Refused while a node uses it. Its key stays in the vault.
     Delete {
         #[arg(conflicts_with = "all")]
@@ -38,6 +69,83 @@ pub(super) enum Command {
         #[command(flatten)]
         confirmation: Confirmation,
     },
+}
+
+/// An age at which something is done, or `never`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Age(Option<Duration>);
+
+fn age(text: &str) -> std::result::Result<Age, String> {
+    match text {
+        "never" => Ok(Age(None)),
+        text => values::duration(text).map(|age| Age(Some(age))),
+    }
+}
+
+fn rotate(context: &Context, name: Option<&str>, purpose_keys: bool) -> Result<()> {
+    let name = default_or(context, name)?.name;
+    let home = context.home();
+    let own = if purpose_keys {
+        home.rotate_purpose_keys(&name)?
+    } else {
+        home.rotate_identity(&name)?
+    };
+    // What was replaced long ago, by nodes that do not run any more.
+    home.delete_retired_keys(None, now())?;
+    let what = if purpose_keys {
+        "The purpose keys of"
+    } else {
+        "The keys of"
+    };
+    context
+        .terminal
+        .done(format!("{what} the identity `{name}` were replaced."));
+    let changes = own.identity.history().len();
+    let plain = card(&[
+        ("Identity", name),
+        ("Identifier", own.record.identifier.clone()),
+        ("Changes", changes.to_string()),
+    ]);
+    let mut json = json_of(&own.record);
+    if let Value::Object(fields) = &mut json {
+        fields.insert("changes".into(), json!(changes));
+        let valid_from = own.identity.latest_change().valid_from;
+        fields.insert("valid_from".into(), json!(valid_from));
+    }
+    let answer = Answer::new(plain, json).machine(own.record.identifier.clone());
+    context.terminal.answer(&answer)
+}
+
+fn schedule(
+    context: &Context,
+    name: Option<&str>,
+    identity_key: Option<Age>,
+    purpose_keys: Option<Duration>,
+) -> Result<()> {
+    let name = default_or(context, name)?.name;
+    let home = context.home();
+    let mut schedule = home.rotation_schedule(&name)?;
+    if identity_key.is_some() || purpose_keys.is_some() {
+        if let Some(Age(age)) = identity_key {
+            schedule.identity_key = age.map(|age| age.as_secs());
+        }
+        if let Some(age) = purpose_keys {
+            schedule.purpose_keys = age.as_secs();
+        }
+        home.set_rotation_schedule(&name, schedule)?;
+    }
+    let identity = schedule.identity_key.map_or("never".to_owned(), span);
+    let plain = card(&[
+        ("Identity", name.clone()),
+        ("Signing key after", identity),
+        ("Purpose keys after", span(schedule.purpose_keys)),
+    ]);
+    let json = json!({
+        "name": name,
+        "identity_key": schedule.identity_key,
+        "purpose_keys": schedule.purpose_keys,
+    });
+    context.terminal.answer(&Answer::new(plain, json))
 }
 
 /// How signed data is printed.
@@ -259,6 +367,12 @@ impl Command {
                     .terminal
                     .answer(&Answer::new(name.clone(), json!({ "name": name })).machine(name))
             }
+            Command::Rotate { name, purpose_keys } => rotate(context, name.as_deref(), purpose_keys),
+            Command::Schedule {
+                name,
+                identity_key,
+                purpose_keys,
+            } => schedule(context, name.as_deref(), identity_key, purpose_keys),
             Command::Delete {
                 name,
                 all,

@@ -175,7 +175,7 @@ impl Create {
             context.home().identity(name)?;
         }
         if let Some(allow) = &self.allow {
-            policy::warn(context, allow);
+            policy::warn(context, allow).await;
         }
         let wait = if self.no_connection_wait {
             Duration::ZERO

@@ -143,7 +143,7 @@ impl Create {
     pub(super) async fn make(self, context: &Context) -> Result<(OutletStatus, NodeClient)> {
         self.check()?;
         if let Some(allow) = &self.allow {
-            policy::warn(context, allow);
+            policy::warn(context, allow).await;
         }
         let client = context.node(self.at.as_deref()).await?;
         let request = CreateOutlet {

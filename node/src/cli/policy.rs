@@ -1,5 +1,8 @@
 //! `portolan policy …`.
 
+use std::time::Duration;
+
+use portolan_authority::protocol::MAX_ASKED_NAMES;
 use portolan_policy::{HANDLE_MESSAGE, Policy, Severity, SubjectEnvironment};
 use serde_json::{Value, json};
 
@@ -10,7 +13,14 @@ use crate::control::api::{
     InletStatus, OutletStatus, PolicyStatus, PolicyTarget, RESOURCE_TYPES, SetPolicy, item, path, policy_item,
 };
 use crate::control::client::NodeClient;
+use crate::engine::remote;
 use crate::error::{Error, ErrorCode, Result};
+use crate::state::Project;
+
+/// How long the authority may take to say which attributes nobody has. Whoever makes a policy waits that long at most.
+const ASKING_LIMIT: Duration = Duration::from_secs(2);
+/// Names after `subject.` that the node itself binds.
+const NOT_ATTRIBUTES: [&str; 2] = ["identifier", "has_credential"];
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -185,13 +195,63 @@ pub(super) fn expression(text: &str) -> Result<String, String> {
 }
 
 /// What the check finds questionable, on stderr.
-pub(super) fn warn(context: &Context, text: &str) {
+pub(super) fn findings(context: &Context, text: &str) {
     let Ok(policy) = Policy::parse(text) else { return };
     for finding in policy.check() {
         context
             .terminal
             .warn(finding.to_string().trim_start_matches("warning: "));
     }
+}
+
+/// As [`findings`], and attributes that nobody in the project has.
+pub(super) async fn warn(context: &Context, text: &str) {
+    findings(context, text);
+    let Ok(policy) = Policy::parse(text) else { return };
+    for (project, name) in nobody_has(context, &policy).await.unwrap_or_default() {
+        context.terminal.warn(format!(
+            "nobody in the project `{project}` has the attribute `{name}`, and no open ticket gives it: `subject.{name}` is not known of \
+             anybody. Spelt right? If so, give it with `portolan project ticket --attribute {name}=VALUE`"
+        ));
+    }
+}
+
+/// The attributes that a policy asks for and nobody in the default project has, as its authority says. Nothing where there is no
+/// project, or where the authority does not answer soon: this is a courtesy.
+async fn nobody_has(context: &Context, policy: &Policy) -> Result<Vec<(String, String)>> {
+    let explanation = policy.explain(&SubjectEnvironment::new(""));
+    let names: Vec<&str> = explanation
+        .bindings()
+        .iter()
+        .filter_map(|binding| binding.name.strip_prefix("subject."))
+        .filter(|name| !NOT_ATTRIBUTES.contains(name))
+        .take(MAX_ASKED_NAMES)
+        .collect();
+    let database = context.home().database()?;
+    let Some(project) = database.default_project()?.filter(Project::is_ready) else {
+        return Ok(Vec::new());
+    };
+    let scope = project.credential_scope();
+    let credentials = database.credentials()?;
+    // Only a member is answered.
+    let member = database.identities()?.into_iter().find(|identity| {
+        credentials
+            .iter()
+            .any(|credential| credential.scope == scope && credential.subject == identity.identifier)
+    });
+    drop(database);
+    let Some(member) = member.filter(|_| !names.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let name = project.name.clone();
+    let caller = context.caller(Some(&member.name), project, ASKING_LIMIT)?;
+    let unknown = remote::unknown_attributes(&caller, &names).await?;
+    Ok(unknown
+        .into_iter()
+        // A warning shows only what was asked.
+        .filter(|unknown| names.contains(&unknown.as_str()))
+        .map(|unknown| (name.clone(), unknown))
+        .collect())
 }
 
 /// A positional that is a type or a name (05 §1.9).
@@ -342,7 +402,7 @@ impl Create {
                 );
             }
         };
-        warn(context, &self.allow);
+        warn(context, &self.allow).await;
         let client = context.node(self.at.as_deref()).await?;
         let policy: PolicyStatus = client
             .put(

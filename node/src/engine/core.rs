@@ -30,6 +30,8 @@ pub(crate) struct Core {
     membership: RwLock<Option<Arc<Membership>>>,
     /// By identifier of ours and project id.
     memberships: Mutex<HashMap<(Identifier, String), Arc<Membership>>>,
+    /// Our identities, as far as channels use them.
+    locals: Mutex<HashMap<Identifier, LocalIdentity>>,
     /// Secure channel listeners beside `api` that the owner has made.
     listeners: Mutex<Vec<Address>>,
     /// On a project node: its own authority, whose credentials it believes without being a member itself.
@@ -54,6 +56,7 @@ impl Core {
             own,
             membership: RwLock::new(None),
             memberships: Mutex::default(),
+            locals: Mutex::default(),
             listeners: Mutex::default(),
             authority,
         }
@@ -103,11 +106,30 @@ impl Core {
 
     /// One of our identities, as channels use it.
     pub(crate) fn local(&self, own: &OwnIdentity) -> LocalIdentity {
-        LocalIdentity::new(
-            own.identity.clone(),
-            own.vault.clone(),
-            Arc::new(self.home().clone()),
-        )
+        // One of each, so that everything that uses it learns of a rotation.
+        self.locals
+            .lock()
+            .entry(*own.identity.identifier())
+            .or_insert_with(|| {
+                LocalIdentity::new(
+                    own.identity.clone(),
+                    own.vault.clone(),
+                    Arc::new(self.home().clone()),
+                )
+            })
+            .clone()
+    }
+
+    /// Look whether identities that this node uses were rotated, by itself or by a command. Those that were. May block.
+    pub(crate) fn look_for_rotations(&self) -> Vec<Identity> {
+        let locals: Vec<_> = self.locals.lock().values().cloned().collect();
+        let rotated = locals.into_iter().filter(|local| {
+            local.look_for_rotation().unwrap_or_else(|error| {
+                tracing::warn!(identifier = %local.identifier(), "whether an identity was rotated cannot be found out: {error}");
+                false
+            })
+        });
+        rotated.map(|local| local.identity()).collect()
     }
 
     /// The identity of this local name; the node's own without a name.
@@ -123,11 +145,15 @@ impl Core {
     fn member(&self, project: Project, identity: LocalIdentity) -> Result<Arc<Membership>> {
         let key = (*identity.identifier(), project.id.clone());
         let mut memberships = self.memberships.lock();
-        if let Some(known) = memberships.get(&key)
-            // A project that was enrolled in anew may be at another address.
-            && *known.project() == project
-        {
-            return Ok(Arc::clone(known));
+        if let Some(known) = memberships.get(&key) {
+            if *known.project() == project {
+                return Ok(Arc::clone(known));
+            }
+            // A project that was enrolled in anew may be at another address; with another authority it is another project.
+            if authority_of(&project)?.identifier() == known.authority().identifier() {
+                known.set_project(project)?;
+                return Ok(Arc::clone(known));
+            }
         }
         if memberships.len() >= MAX_MEMBERSHIPS {
             return Err(Error::failed(format!(
@@ -169,7 +195,7 @@ impl Core {
                 Some(membership) if membership.identity().identifier() == identity.identifier() => {
                     return Ok(Some(membership));
                 }
-                Some(membership) => membership.project().clone(),
+                Some(membership) => (*membership.project()).clone(),
                 None => return Ok(None),
             },
         };
@@ -198,7 +224,7 @@ impl Core {
             }
         }
         let authorities = match &membership {
-            Some(membership) => vec![membership.authority().clone()],
+            Some(membership) => vec![membership.authority()],
             None => self.authority.iter().cloned().collect(),
         };
         Ok(Appearance {
@@ -217,7 +243,7 @@ impl Core {
         let options = ChannelOptions::new(identity);
         match self.membership() {
             Some(membership) => options
-                .authorities([membership.authority().clone()])
+                .authorities([membership.authority()])
                 .shared_credentials(Some(membership)),
             None => options.authorities(self.authority.iter().cloned()),
         }

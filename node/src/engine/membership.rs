@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use portolan_authority::api::{Failure, Method, Request, Response};
 use portolan_authority::protocol::CREDENTIAL_ISSUER;
-use portolan_identity::{CredentialAndPurposeKey, Identifier, Identity, VerifiedCredential};
+use portolan_identity::{CredentialAndPurposeKey, HistoryOrder, Identifier, Identity, VerifiedCredential};
 use portolan_runtime::{Address, Node, Route};
 use portolan_secure_channel::{CredentialSource, CurrentCredential, LocalIdentity};
 use tokio::sync::{Notify, watch};
@@ -31,6 +32,9 @@ const RETRY: Duration = Duration::from_secs(10);
 const LONGEST_SLEEP: u64 = 5;
 /// Limit for one attempt: connection, channel, request.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
+/// After a rotation of the authority, the time until a new credential is fetched: who has not heard of the rotation would not
+/// believe it.
+const OTHERS_LEARN_TOO: Duration = Duration::from_secs(3);
 /// How long a connection waits for the first credential.
 pub(crate) const FIRST_CREDENTIAL: Duration = Duration::from_secs(10);
 
@@ -47,8 +51,9 @@ pub(crate) struct Standing {
 
 /// One of our identities as a member of one project.
 pub(crate) struct Membership {
-    project: Project,
-    authority: Identity,
+    /// With the authority's history as of the last rotation that we know of.
+    project: RwLock<Arc<Project>>,
+    authority: RwLock<Identity>,
     identity: LocalIdentity,
     credential: watch::Sender<CurrentCredential>,
     standing: watch::Sender<Standing>,
@@ -79,6 +84,8 @@ impl Membership {
         removals: Option<Arc<Removals>>,
     ) -> Result<Arc<Self>> {
         let authority = authority_of(&project)?;
+        // Whoever shows a chain of before, with keys that were given up, is not the authority.
+        let _ = connector.channels.identities().update(authority.clone());
         let mut last_removal = 0;
         if let Some(removals) = &removals {
             // Before anybody can present an old credential.
@@ -90,8 +97,8 @@ impl Membership {
             last_removal = told.0;
         }
         let membership = Arc::new(Self {
-            project,
-            authority,
+            project: RwLock::new(Arc::new(project)),
+            authority: RwLock::new(authority),
             identity,
             credential: watch::channel(None).0,
             standing: watch::channel(Standing::default()).0,
@@ -120,13 +127,64 @@ impl Membership {
     }
 
     /// The project.
-    pub(crate) fn project(&self) -> &Project {
-        &self.project
+    pub(crate) fn project(&self) -> Arc<Project> {
+        Arc::clone(&self.project.read())
     }
 
     /// Whose credentials count in the project.
-    pub(crate) fn authority(&self) -> &Identity {
-        &self.authority
+    pub(crate) fn authority(&self) -> Identity {
+        self.authority.read().clone()
+    }
+
+    /// The same project, of which something else is known now: another address, or a rotation of its authority. Whoever presents
+    /// our credential goes on.
+    ///
+    /// # Errors
+    ///
+    /// When the record does not verify.
+    pub(super) fn set_project(&self, project: Project) -> Result<()> {
+        let authority = authority_of(&project)?;
+        let mut current = self.authority.write();
+        if authority.compare(&current) == HistoryOrder::Newer {
+            *current = authority;
+        }
+        drop(current);
+        *self.project.write() = Arc::new(project);
+        self.look_again();
+        Ok(())
+    }
+
+    /// What the authority has shown in a handshake, if that is more than we know: it was rotated.
+    fn rotated_authority(&self, connector: &Connector) -> Option<Identity> {
+        let known = self.authority();
+        let latest = latest(connector, &known);
+        (latest.compare(&known) == HistoryOrder::Newer).then_some(latest)
+    }
+
+    /// After a handshake with the authority. Where that has shown a rotation, a new credential is fetched a little later.
+    pub(super) async fn look_at_authority(&self, connector: &Connector) {
+        if self.rotated_authority(connector).is_some() {
+            tokio::time::sleep(OTHERS_LEARN_TOO).await;
+            self.follow_authority(connector).await;
+            self.look_again();
+        }
+    }
+
+    /// From now on credentials by the authority's newest key count, also after the next start.
+    async fn follow_authority(&self, connector: &Connector) {
+        let Some(latest) = self.rotated_authority(connector) else {
+            return;
+        };
+        let mut project = (*self.project()).clone();
+        project.authority_identity = Some(hex::encode(latest.history().encode()));
+        tracing::info!(project = project.name, "the authority of the project was rotated");
+        *self.authority.write() = latest;
+        *self.project.write() = Arc::new(project.clone());
+        let home = connector.home.clone();
+        let kept = blocking(move || home.database()?.put_project(&project, false)).await;
+        if let Err(error) = kept {
+            tracing::warn!("that the authority was rotated cannot be kept for the next start: {error}");
+        }
     }
 
     /// Our identity in it.
@@ -182,7 +240,8 @@ impl Membership {
                 (Some(failure), None) => Err(Error {
                     message: format!(
                         "this node has no credential of the project `{}`: {}",
-                        self.project.name, failure.message
+                        self.project().name,
+                        failure.message
                     ),
                     ..failure.clone()
                 }),
@@ -190,7 +249,7 @@ impl Membership {
             },
             _ => Err(Error::timeout(format!(
                 "the authority of the project `{}` has not answered yet",
-                self.project.name
+                self.project().name
             ))),
         }
     }
@@ -227,10 +286,11 @@ impl Membership {
             } else {
                 self.present(None);
             }
-            match fetch(connector, &self.project, &self.authority, &self.identity).await {
+            match fetch(connector, &self.project(), &self.authority(), &self.identity).await {
                 Ok(fetched) => {
+                    self.follow_authority(connector).await;
                     tracing::info!(
-                        project = self.project.name,
+                        project = self.project().name,
                         expires_at = fetched.expires_at,
                         "credential received"
                     );
@@ -244,7 +304,7 @@ impl Membership {
                 }
                 Err(failure) => {
                     tracing::warn!(
-                        project = self.project.name,
+                        project = self.project().name,
                         "no credential: {failure}; trying again"
                     );
                     self.tell(Standing {
@@ -271,7 +331,7 @@ impl Membership {
         let (home, subject, scope) = (
             home.clone(),
             self.identity.identifier().to_string(),
-            self.project.credential_scope(),
+            self.project().credential_scope(),
         );
         let record = blocking(move || home.database()?.credential(&subject, &scope))
             .await
@@ -280,7 +340,7 @@ impl Membership {
     }
 
     fn verified(&self, record: &CredentialRecord) -> Option<(CurrentCredential, VerifiedCredential)> {
-        verify(&record.credential, self.identity.identifier(), &self.authority)
+        verify(&record.credential, self.identity.identifier(), &self.authority())
             .inspect_err(|error| tracing::debug!("the credential of this home is of no use: {error}"))
             .map(|(credential, verified)| (Some(Arc::new(credential)), verified))
             .ok()
@@ -331,6 +391,14 @@ fn verify(
         .verify(Some(subject), std::slice::from_ref(authority), now())
         .map_err(|error| not_verified(&error))?;
     Ok((credential, verified))
+}
+
+/// An identity as of the last rotation that our channels have been shown.
+pub(super) fn latest(connector: &Connector, identity: &Identity) -> Identity {
+    match connector.channels.identities().get(identity.identifier()) {
+        Ok(Some(known)) if known.compare(identity) == HistoryOrder::Newer => known,
+        _ => identity.clone(),
+    }
 }
 
 /// The verified identity of a project's authority.
@@ -405,7 +473,9 @@ pub(crate) async fn fetch(
                 )
             })?
             .unwrap_or_default();
-        let (credential, verified) = verify(&body, identity.identifier(), authority)?;
+        // In the handshake it may have shown that it was rotated.
+        let authority = latest(connector, authority);
+        let (credential, verified) = verify(&body, identity.identifier(), &authority)?;
         Ok(record(&credential, &verified, &project.credential_scope()))
     };
     tokio::time::timeout(FETCH_TIMEOUT, asking)

@@ -22,7 +22,7 @@ use portolan_authority::protocol::Removal;
 use portolan_authority::rules::RoleSettings;
 use portolan_authority::services::{Running as RunningServices, Services};
 use portolan_authority::store::{Store, StoreError};
-use portolan_identity::{Identifier, IdentityRepository, MemoryIdentityRepository};
+use portolan_identity::{Identifier, Identity, IdentityRepository, MemoryIdentityRepository};
 use portolan_runtime::services::Strip;
 use portolan_runtime::{
     AccessControl, Address, Message, Node, Passage, Result as RuntimeResult, WorkerOptions,
@@ -152,6 +152,20 @@ impl ProjectNode {
             identifier,
             project_id: role.project_id.clone(),
         })
+    }
+
+    /// One of our identities was rotated. If it is the authority, members have to learn of it before they meet credentials by its
+    /// new key: those that listen for removals come again at once, and the handshake shows it.
+    pub(super) fn rotated(&self, core: &Core, identity: &Identity) {
+        let _ = core.connector.channels.identities().update(identity.clone());
+        if *identity.identifier() != self.identifier {
+            return;
+        }
+        for info in core.connector.channels.list() {
+            if info.local == self.identifier {
+                let _ = core.node().stop_worker(&info.encryptor);
+            }
+        }
     }
 
     /// The services, for the list.

@@ -9,8 +9,11 @@ use portolan_authority::attributes::MemberAttributes as Attributes;
 use portolan_authority::client::{AuthorityClient, ClientError, Enrollment};
 use portolan_authority::code::OneTimeCode;
 use portolan_authority::protocol::{AttributesEntry, CreateToken};
+use portolan_authority::refusal::CodeRefusal;
 use portolan_authority::ticket::Ticket;
-use portolan_identity::{Identifier, Identity, MemoryAttributeRepository, MemoryIdentityRepository};
+use portolan_identity::{
+    HistoryOrder, Identifier, Identity, MemoryAttributeRepository, MemoryIdentityRepository,
+};
 use portolan_runtime::{Address, Context, Node, bare};
 use portolan_secure_channel::{CredentialSource, LocalIdentity, SecureChannels};
 use portolan_tcp::{TcpOptions, TcpTransport};
@@ -211,6 +214,8 @@ impl Asking {
             .node
             .context(Address::random())
             .map_err(|error| Error::failed(error.to_string()))?;
+        // In the handshake it may have shown that it was rotated.
+        let authority = membership::latest(connector, &authority);
         let caller_identifier = *own.identity.identifier();
         Ok(Self {
             _path: path,
@@ -237,6 +242,14 @@ fn client_error(error: ClientError) -> Error {
         ClientError::Unreachable(error) => {
             Error::unreachable(format!("the authority does not answer: {error}"))
         }
+        ClientError::Code {
+            reason: CodeRefusal::Used,
+            failure,
+        } => Error::refused(format!("the ticket was refused: {failure}")).hint(
+            "this identity is not the one that redeemed it. If this machine was a member before, the home with its identity is \
+             gone: bring it back, or keep PORTOLAN_HOME on a volume that outlives the machine and ask an administrator of the \
+             project for a new ticket: portolan project ticket",
+        ),
         ClientError::Code { failure, .. } => Error::refused(format!("the ticket was refused: {failure}"))
             .hint("ask an administrator of the project for a new one: portolan project ticket"),
         ClientError::Refused(failure) => Error::refused(format!("the authority refused: {failure}")),
@@ -375,6 +388,33 @@ pub async fn redeem_ticket(caller: &Caller, ticket: &ReadTicket) -> Result<Redee
     })
 }
 
+/// The credential of an identity in a project that the home has, valid or not: it was a member when it was fetched last.
+///
+/// # Errors
+///
+/// When the home cannot be read.
+pub(crate) fn stored_credential(
+    home: &Home,
+    own: &OwnIdentity,
+    project: &Project,
+) -> Result<Option<CredentialStatus>> {
+    let record = home
+        .database()?
+        .credential(&own.record.identifier, &project.credential_scope())?;
+    Ok(record.map(membership::credential_status))
+}
+
+/// The change history of a project's authority, from what is known here and what a ticket says: the authority may have been
+/// rotated since the ticket was made, and this home may know.
+pub(crate) fn newer_authority(known: &Project, ticket: &Project) -> Option<String> {
+    let newer = match (authority_of(known), authority_of(ticket)) {
+        (Ok(known), Ok(ticket)) => known.compare(&ticket) == HistoryOrder::Newer,
+        _ => false,
+    };
+    let project = if newer { known } else { ticket };
+    project.authority_identity.clone()
+}
+
 /// Get a credential for the caller from the authority and keep it in the home database.
 ///
 /// # Errors
@@ -418,6 +458,22 @@ fn member(identifier: &Identifier, entry: AttributesEntry) -> Member {
             attested_by: entry.attested_by.map(|by| by.to_string()),
         },
     }
+}
+
+/// Those of the names that no member of the project and no open ticket has as an attribute. Any member may ask.
+///
+/// # Errors
+///
+/// When the authority cannot be reached, is a stock one, or the caller is not a member.
+pub async fn unknown_attributes(caller: &Caller, names: &[&str]) -> Result<Vec<String>> {
+    ask(caller, async |asking| {
+        asking
+            .client()
+            .unknown_attributes(names)
+            .await
+            .map_err(client_error)
+    })
+    .await
 }
 
 /// All members.
@@ -539,7 +595,7 @@ pub async fn send_message(
                 identity: local(home, &own),
                 authorities: membership
                     .iter()
-                    .map(|membership| membership.authority().clone())
+                    .map(|membership| membership.authority())
                     .collect(),
                 credentials: membership.map(|membership| membership as Arc<dyn CredentialSource>),
                 authorized: Vec::new(),

@@ -172,7 +172,8 @@ impl Removals {
         answered: &mut bool,
     ) -> Ended {
         let failed = |error: &dyn std::fmt::Display| Ended::Failed(Error::failed(error.to_string()));
-        let Some(route) = membership.project().authority_access_route.as_deref() else {
+        let project = membership.project();
+        let Some(route) = project.authority_access_route.as_deref() else {
             return failed(&"the project has no route to its authority");
         };
         let appearance = Appearance {
@@ -189,6 +190,7 @@ impl Removals {
             Ok(path) => path,
             Err(error) => return Ended::Failed(error),
         };
+        membership.look_at_authority(connector).await;
         let context = match connector.node.context(Address::random()) {
             Ok(context) => context,
             Err(error) => return failed(&error),

@@ -14,7 +14,7 @@ use portolan_secure_channel::{ListenerOptions, SecureChannelListener, SecureChan
 use portolan_tcp::{TcpListener, TcpOptions, TcpTransport};
 use tokio::sync::Notify;
 
-use super::connect::{Connector, Path, tcp_error};
+use super::connect::{Connector, Path, blocking, tcp_error};
 use super::core::Core;
 use super::guard::Guard;
 use super::inlets::OpenInlet;
@@ -34,6 +34,10 @@ use crate::state::{NodeRole, NodeSpec, OpenNode, now};
 pub(super) const API: &str = "api";
 /// How often a node looks whether this home has joined a project, or knows another address of it.
 const LOOK_FOR_PROJECT: Duration = Duration::from_secs(3);
+/// How often a node looks whether keys of its identity are due to be replaced.
+const LOOK_FOR_DUE_KEYS: Duration = Duration::from_secs(30);
+/// How often a node looks whether somebody else has rotated an identity that it uses. Before a handshake it looks in any case.
+const LOOK_FOR_ROTATIONS: Duration = Duration::from_secs(5);
 /// How often a node looks whether a credential of a peer has expired, and with it the right to an open portal.
 const LOOK_FOR_LOST_RIGHTS: Duration = Duration::from_secs(1);
 /// Identities of peers that are remembered. Anybody may open a channel to `api`, with an identity of up to 64 KiB.
@@ -62,6 +66,8 @@ pub(crate) struct Running {
     pub(super) inlets: Mutex<BTreeMap<String, Arc<OpenInlet>>>,
     pub(super) creating_inlets: tokio::sync::Mutex<()>,
     stop_asked: Notify,
+    /// What was said last about keys that cannot be rotated.
+    key_complaint: Mutex<Option<Error>>,
     /// What was said last about a project that cannot be joined, so that it is not said again every few seconds.
     complaint: Mutex<Option<Error>>,
 }
@@ -192,6 +198,7 @@ impl Running {
             inlets: Mutex::default(),
             creating_inlets: tokio::sync::Mutex::default(),
             stop_asked: Notify::new(),
+            key_complaint: Mutex::default(),
             complaint: Mutex::default(),
             node,
         });
@@ -416,18 +423,60 @@ impl Running {
     pub(super) async fn watch(&self) {
         let mut project = interval(LOOK_FOR_PROJECT);
         let mut rights = interval(LOOK_FOR_LOST_RIGHTS);
+        let mut due_keys = interval(LOOK_FOR_DUE_KEYS);
+        let mut rotations = interval(LOOK_FOR_ROTATIONS);
         let policies = &self.core.policies;
         let mut losses = policies.losses();
         loop {
             tokio::select! {
                 _ = project.tick() => self.adopt_project(),
                 _ = rights.tick() => {}
+                _ = due_keys.tick() => self.rotate_what_is_due().await,
+                _ = rotations.tick() => self.look_for_rotations().await,
                 () = self.core.removals.lost() => {}
             }
             policies.attributes().forget_expired(now());
             let since = std::mem::replace(&mut losses, policies.losses());
             if since != losses {
                 self.ask_rules_again();
+            }
+        }
+    }
+
+    /// Rotate the keys of our identities whose time has come, and delete old ones that nobody can need any more.
+    async fn rotate_what_is_due(&self) {
+        let (home, own) = (self.node.home().clone(), self.core.own().clone());
+        let mut names = vec![self.spec.identity.clone()];
+        if let NodeRole::Project(role) = &self.spec.role {
+            names.push(role.authority_identity.clone());
+        }
+        let rotating = blocking(move || {
+            for name in names {
+                let rotated = home.rotate_what_is_due(&name, now())?;
+                if rotated.identity || rotated.purpose_keys {
+                    tracing::info!(identity = name, ?rotated, "keys were due and were rotated");
+                }
+            }
+            home.delete_retired_keys(Some((&own.record.vault, &own.vault)), now())
+        });
+        let complaint = rotating.await.err();
+        let mut said = self.key_complaint.lock();
+        if let Some(error) = complaint.as_ref().filter(|error| said.as_ref() != Some(*error)) {
+            tracing::error!("{error}");
+        }
+        *said = complaint;
+    }
+
+    /// Our identities may have been rotated: by this node, another one, or a command.
+    async fn look_for_rotations(&self) {
+        let core = Arc::clone(&self.core);
+        let rotated = blocking(move || Ok(core.look_for_rotations()))
+            .await
+            .unwrap_or_default();
+        for identity in rotated {
+            tracing::info!(identifier = %identity.identifier(), changes = identity.history().len(), "an identity was rotated");
+            if let Some(project) = &self.project_node {
+                project.rotated(&self.core, &identity);
             }
         }
     }

@@ -23,6 +23,7 @@
 //! | `database` | opening SQLite so that two processes, a full disk or a newer version end in a clear answer |
 //! | `records` | rows of the home's database |
 //! | `vaults` | secret keys in the home's database |
+//! | `rotation` | new keys for identities, by command and when they are due |
 //! | `node` | a node's folder, its lock, its database |
 //! | `spec` | what is stored |
 //! | `names` | which names are allowed, and how to make one up |
@@ -32,6 +33,7 @@ mod home;
 mod names;
 mod node;
 mod records;
+mod rotation;
 mod spec;
 mod vaults;
 
@@ -40,5 +42,9 @@ pub use home::Home;
 pub use names::{check_alias, check_node_name, check_plain_name, check_project_name, closest, random_name};
 pub use node::{NodeDatabase, NodeFolder, OpenNode};
 pub use records::{CredentialRecord, HomeDatabase, IdentityRecord, VaultRecord};
+pub use rotation::{
+    IDENTITY_KEY_ROTATION, PURPOSE_KEY_ROTATION, RETIRED_KEY_GRACE, Rotated, RotationSchedule,
+    SHORTEST_IDENTITY_KEY_ROTATION, SHORTEST_PURPOSE_KEY_ROTATION,
+};
 pub use spec::{InletSpec, NodeRole, NodeSpec, OutletSpec, PolicySpec, Project, ProjectNodeSpec, RelaySpec};
 pub use vaults::{OwnIdentity, now};

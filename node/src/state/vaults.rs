@@ -11,8 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use portolan_identity::sealed::{Cost, SealError, Sealer, Unlock, parse_key_file};
 use portolan_identity::{
-    Identifier, Identity, KeyHandle, KeyType, Purpose, PurposeKeyAttestation, PurposeKeyRepository, Secret,
-    SecretKind, SecretStore, SoftwareVault, StorageError,
+    ChangeHistory, Identifier, Identity, KeyHandle, KeyType, Purpose, PurposeKeyAttestation,
+    PurposeKeyRepository, PurposePublicKey, Secret, SecretKind, SecretStore, SoftwareVault, StorageError,
 };
 use zeroize::Zeroizing;
 
@@ -243,11 +243,35 @@ impl PurposeKeyRepository for Home {
         purpose: Purpose,
         attestation: &PurposeKeyAttestation,
     ) -> Result<(), StorageError> {
+        let key = |attestation: &PurposeKeyAttestation| {
+            attestation.read().ok().map(|data| match data.public_key {
+                PurposePublicKey::SecureChannelStatic(key) => KeyHandle::of_x25519_key(&key),
+                PurposePublicKey::CredentialSigning(key) => KeyHandle::of_verifying_key(&key),
+            })
+        };
+        let before = self.get(identifier, purpose)?.and_then(|before| key(&before));
+        let retired = before.filter(|before| Some(*before) != key(attestation));
         self.database()
             .and_then(|mut database| {
-                database.put_attestation(&identifier.to_string(), purpose.as_str(), &attestation.encode())
+                database.put_attestation(
+                    &identifier.to_string(),
+                    purpose.as_str(),
+                    &attestation.encode(),
+                    retired.as_ref().map(|handle| &handle.as_bytes()[..]),
+                    now(),
+                )
             })
             .map_err(StorageError::new)
+    }
+
+    fn latest_history(&self, identifier: &Identifier) -> Result<Option<ChangeHistory>, StorageError> {
+        let history = self
+            .database()
+            .and_then(|database| database.history(&identifier.to_string()))
+            .map_err(StorageError::new)?;
+        history
+            .map(|history| ChangeHistory::decode(&history).map_err(StorageError::new))
+            .transpose()
     }
 }
 

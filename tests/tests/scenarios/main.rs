@@ -8,6 +8,7 @@ mod policies;
 mod portals;
 mod relays;
 mod revocation;
+mod rotation;
 mod state;
 mod story;
 mod tickets;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use portolan_tests::service::{self, End, ask, connect, echoes, end_of};
-use portolan_tests::{Home, Service, eventually};
+use portolan_tests::{Home, Project, Service, eventually};
 
 use crate::exit;
 use crate::story::Story;
@@ -195,4 +195,41 @@ fn policies_survive_a_crash_of_the_node() {
     story.analysis.inlet_is_up("inlet");
     assert!(!echoes(story.inlet), "after a restart the policy is forgotten");
     assert_eq!(story.service.accepted(), 0);
+}
+
+#[test]
+fn a_policy_that_names_an_attribute_nobody_has_is_made_with_a_warning_that_says_so() {
+    let project = Project::start();
+    let member = project.member("bank", &["--attribute", "role=service"]);
+    let target = Service::echo().address.to_string();
+    let misspelt = r#"(= subject.roll "client")"#;
+    let create = |allow: &str| {
+        let made = member.home.run([
+            "policy",
+            "create",
+            "--resource-type",
+            "tcp-outlet",
+            "--allow",
+            allow,
+        ]);
+        assert!(made.succeeded(), "a warning is no error: {made}");
+        made
+    };
+    create(misspelt).says(&["nobody", "`roll`", "project ticket"]);
+    let outlet = member
+        .home
+        .run(["tcp-outlet", "create", "--to", &target, "--allow", misspelt]);
+    assert!(outlet.succeeded(), "{outlet}");
+    outlet.says(&["nobody", "`roll`"]);
+    let quiet = |outcome: portolan_tests::Outcome| {
+        assert!(!outcome.stderr.contains("nobody"), "{outcome}");
+    };
+    quiet(create(r#"(= subject.role "client")"#));
+    quiet(create("(= subject.has_credential true)"));
+    // Somebody is invited who will have it.
+    project.ticket(&["--attribute", "roll=client"]);
+    quiet(create(misspelt));
+    // And where the authority is away, nothing is known, and nothing is said.
+    project.home.kill_processes();
+    quiet(create(r#"(= subject.raul "client")"#));
 }

@@ -267,3 +267,53 @@ fn members_are_listed_with_their_attributes_and_a_deleted_one_cannot_come_back_w
     assert!(!members.contains(&identifier), "{members}");
     home.fails(["project", "enroll", &ticket]);
 }
+
+/// A pod: its entrypoint is the same command at every start.
+fn start_pod(home: &Home, ticket: &std::path::Path) -> portolan_tests::Outcome {
+    let ticket = ticket.to_str().unwrap();
+    home.run(["node", "create", "pod", "--enrollment-ticket", ticket])
+}
+
+#[test]
+fn a_pod_that_restarts_with_its_home_is_the_same_member_although_its_ticket_is_spent() {
+    let project = Project::start();
+    let (home, folder) = (Home::new(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("ticket");
+    std::fs::write(&file, project.ticket(&["--expires-in", "5s"])).unwrap();
+    let first = start_pod(&home, &file);
+    assert!(first.succeeded(), "{first}");
+    let identifier = home.ok(["identity", "show"]);
+    home.kill_processes();
+    let again = start_pod(&home, &file);
+    assert!(again.succeeded(), "{again}");
+    assert_eq!(home.ok(["identity", "show"]), identifier);
+    // Nor does the ticket's end matter, or that nobody can be asked.
+    home.kill_processes();
+    project.home.kill_processes();
+    let alone = start_pod(&home, &file);
+    assert!(alone.succeeded(), "{alone}");
+    alone.says(&["is a member", "cannot be"]);
+    assert_eq!(home.json(["node", "show", "pod"])["project"], "default");
+}
+
+#[test]
+fn a_pod_that_lost_its_home_is_told_why_its_ticket_does_not_help_and_what_does() {
+    let project = Project::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ticket");
+    std::fs::write(&file, project.ticket(&[])).unwrap();
+    let first = Home::new();
+    assert!(start_pod(&first, &file).succeeded());
+    drop(first);
+    let lost = Home::new();
+    let refused = start_pod(&lost, &file);
+    assert_eq!(refused.code, exit::REFUSED, "{refused}");
+    refused.says(&["redeemed", "PORTOLAN_HOME", "volume", "project ticket"]);
+    assert!(
+        lost.processes().is_empty(),
+        "a node without membership was left behind"
+    );
+    std::fs::write(&file, project.ticket(&[])).unwrap();
+    let helped = start_pod(&lost, &file);
+    assert!(helped.succeeded(), "{helped}");
+}

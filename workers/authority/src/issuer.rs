@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use portolan_identity::{
-    Attributes, CredentialAndPurposeKey, Identifier, Identity, IdentityRepository, PurposeKeyRepository,
-    Vault,
+    Attributes, CredentialAndPurposeKey, HistoryOrder, Identifier, Identity, IdentityRepository,
+    PurposeKeyRepository, Vault,
 };
 
 use crate::attributes::{RELAY, TLS_CERTIFICATE, TRUST_CONTEXT_ID};
@@ -51,7 +51,8 @@ pub enum InvalidSettings {
 
 /// Issues credentials in the name of the authority.
 pub struct Issuer {
-    identity: Identity,
+    /// As of the last rotation that is known.
+    identity: RwLock<Identity>,
     vault: Arc<dyn Vault>,
     purpose_keys: Arc<dyn PurposeKeyRepository>,
     identities: Arc<dyn IdentityRepository>,
@@ -63,7 +64,7 @@ pub struct Issuer {
 impl std::fmt::Debug for Issuer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Issuer")
-            .field("identity", self.identity.identifier())
+            .field("identity", self.identity.read().identifier())
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
@@ -89,7 +90,7 @@ impl Issuer {
             return Err(InvalidSettings::ProjectId);
         }
         Ok(Self {
-            identity,
+            identity: RwLock::new(identity),
             vault,
             purpose_keys,
             identities,
@@ -140,6 +141,20 @@ impl Issuer {
         })
     }
 
+    /// The authority's identity, which another process may have rotated.
+    fn latest_identity(&self) -> Result<Identity, portolan_identity::Error> {
+        let known = self.identity.read().clone();
+        let Some(history) = self.purpose_keys.latest_history(known.identifier())? else {
+            return Ok(known);
+        };
+        let latest = Identity::verify_with_known(history, Some(known.identifier()), Some(&known))?;
+        if latest.compare(&known) != HistoryOrder::Newer {
+            return Ok(known);
+        }
+        self.identity.write().clone_from(&latest);
+        Ok(latest)
+    }
+
     fn sign(
         &self,
         subject: &Identifier,
@@ -156,10 +171,11 @@ impl Issuer {
             .map_err(|e| failed(&e))?
             .map(|known| known.latest_change_hash());
         let _guard = self.one_at_a_time.lock();
+        let issuer = self.latest_identity().map_err(|e| failed(&e))?;
         CredentialAndPurposeKey::issue(
             &*self.vault,
             &*self.purpose_keys,
-            &self.identity,
+            &issuer,
             subject,
             // Who never rotated has its identifier as latest change.
             latest.or_else(|| Some(subject.change_hash())),

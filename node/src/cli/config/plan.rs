@@ -283,7 +283,7 @@ impl Plan {
             Resource::Relay(_) => None,
         };
         if let Some(rule) = rule {
-            policy::warn(context, rule);
+            policy::findings(context, rule);
         }
         let step = match resource {
             Resource::Policy(create) => {

@@ -145,6 +145,7 @@ pub(crate) async fn join(
     let project = match was_known {
         Some((known, _)) => Project {
             name: known.name.clone(),
+            authority_identity: remote::newer_authority(known, &ticket.project),
             ..ticket.project.clone()
         },
         None => ticket.project.clone(),
@@ -192,6 +193,22 @@ pub(crate) async fn join(
             })
         }
         Err(error) => {
+            let away = matches!(error.code, ErrorCode::Unreachable | ErrorCode::Timeout);
+            if was_known.is_some()
+                && away
+                && let Some(credential) = remote::stored_credential(home, &identity, &project)?
+            {
+                // A machine that comes back while the authority is away is no less a member than before.
+                context.terminal.warn(format!(
+                    "`{}` is a member of the project `{}` as far as this home knows; the authority cannot be asked: {error}",
+                    identity.record.name, project.name
+                ));
+                return Ok(Joined {
+                    identity,
+                    project,
+                    credential,
+                });
+            }
             // A project that could not be joined is not kept; one that was known before is left as it was.
             let mut database = home.database()?;
             match was_known {

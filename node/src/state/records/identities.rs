@@ -94,14 +94,25 @@ impl HomeDatabase {
         }
     }
 
-    /// Replace the change history of an identity (after a rotation of its key).
-    pub fn update_identity_history(&mut self, name: &str, history: &[u8]) -> Result<()> {
+    /// The change history of the identity with this identifier (`I…`), encoded.
+    pub fn history(&self, identifier: &str) -> Result<Option<Vec<u8>>> {
+        self.connection
+            .query_row(
+                "SELECT history FROM identity WHERE identifier = ?1",
+                [identifier],
+                |row| row.get(0),
+            )
+            .optional()
+            .map_err(self.fail())
+    }
+
+    /// Replace the change history of an identity, if it is still `before`; whether it was.
+    pub fn replace_history(&mut self, identifier: &str, before: &[u8], after: &[u8]) -> Result<bool> {
         self.write(|transaction| {
-            transaction.execute(
-                "UPDATE identity SET history = ?2 WHERE name = ?1",
-                params![name, history],
-            )?;
-            Ok(())
+            Ok(transaction.execute(
+                "UPDATE identity SET history = ?3 WHERE identifier = ?1 AND history = ?2",
+                params![identifier, before, after],
+            )? > 0)
         })
     }
 

@@ -1,5 +1,7 @@
 //! Rows of secrets.
 
+use portolan_identity::KeyHandle;
+
 use super::*;
 
 impl HomeDatabase {
@@ -103,14 +105,24 @@ impl HomeDatabase {
             .map_err(self.fail())
     }
 
-    /// Replace the current attestation of an identity's key for a purpose.
+    /// Replace the current attestation of an identity's key for a purpose. The key of the one before, if it is given, is due to be
+    /// deleted some time after `now`.
     pub(in crate::state) fn put_attestation(
         &mut self,
         identifier: &str,
         purpose: &str,
         attestation: &[u8],
+        retired: Option<&[u8]>,
+        now: u64,
     ) -> Result<()> {
         self.write(|transaction| {
+            if let Some(handle) = retired {
+                transaction.execute(
+                    "INSERT OR IGNORE INTO retired_key (vault, handle, retired_at)
+                     SELECT vault, ?2, ?3 FROM identity WHERE identifier = ?1",
+                    params![identifier, handle, seconds(now)],
+                )?;
+            }
             transaction.execute(
                 "INSERT OR REPLACE INTO purpose_key (identifier, purpose, attestation) VALUES (?1, ?2, ?3)",
                 params![identifier, purpose, attestation],
@@ -119,9 +131,27 @@ impl HomeDatabase {
         })
     }
 
+    /// The vaults and handles of keys that were replaced at this time or before.
+    pub(in crate::state) fn retired_keys(&self, until: u64) -> Result<Vec<(String, KeyHandle)>> {
+        let mut statement = self
+            .connection
+            .prepare("SELECT vault, handle FROM retired_key WHERE retired_at <= ?1")
+            .map_err(self.fail())?;
+        let rows = statement
+            .query_map([seconds(until)], |row| {
+                Ok((row.get(0)?, KeyHandle::from(row.get::<_, [u8; 32]>(1)?)))
+            })
+            .map_err(self.fail())?;
+        rows.map(|row| row.map_err(self.fail())).collect()
+    }
+
     /// Forget a secret; whether there was one.
     pub(in crate::state) fn delete_secret(&mut self, vault: &str, handle: &[u8]) -> Result<bool> {
         self.write(|transaction| {
+            transaction.execute(
+                "DELETE FROM retired_key WHERE vault = ?1 AND handle = ?2",
+                params![vault, handle],
+            )?;
             Ok(transaction.execute(
                 "DELETE FROM secret WHERE vault = ?1 AND handle = ?2",
                 params![vault, handle],

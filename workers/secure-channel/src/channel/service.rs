@@ -179,6 +179,12 @@ impl SecureChannels {
         Some(self.shared.channel(state))
     }
 
+    /// Where the histories of peers are kept.
+    #[must_use]
+    pub fn identities(&self) -> &Arc<dyn IdentityRepository> {
+        &self.shared.identities
+    }
+
     /// What became of handshakes.
     #[must_use]
     pub fn counters(&self) -> Counters {
