@@ -1,129 +1,91 @@
-//! One portal connection at one end: the worker that writes to the application's socket and the one that reads it.
+//! One portal connection at one end: one task that moves bytes between the application's socket and the route to the
+//! other end.
 //!
-//! The writing worker owns the connection and the reading worker. Its mailbox holds what the other end has sent; the
-//! window that we grant is smaller than what the mailbox holds, so a slow application never makes the channel wait.
-//! With a stock peer, which knows no window, a full mailbox does make it wait; an application that takes nothing at
-//! all meanwhile is closed after [`STALL`].
+//! The task is a future written by hand, so that it can do all that is possible at once and never waits in the middle of one
+//! thing while another could go on: it takes what the other end has sent also while the application takes nothing, as far
+//! as the window goes, which is smaller than what may wait here. So a slow application never makes the channel wait, and a
+//! channel that takes nothing never keeps what comes in from the application.
+//!
+//! With a stock peer, which knows no window, the connection takes up to [`STOCK_BUFFER`] and then leaves messages where they
+//! are, in its mailbox, and then in the channel; an application that takes nothing at all meanwhile is closed after [`STALL`].
+//!
+//! A connection of which nothing is heard holds no buffer and no queue.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{self, Poll};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use portolan_runtime::{
-    AccessControl, Address, Capacity, Context, Envelope, MailboxOptions, Message, Payload, PeerIdentifier,
-    Placement, Route, SendError, WorkerOptions,
+    AccessControl, Address, Context, Envelope, MailboxOptions, Message, Payload, PeerIdentifier, Refusal,
+    Route, SendError, WorkerOptions,
 };
-use smallvec::SmallVec;
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::gate::{self, Pending, Signals};
+use crate::application::{Arrived, GATHERED, Reader, SMALL_CHUNK};
+use crate::early::Entry;
+use crate::gate::Refused;
 use crate::protocol::{PortalMessage, Reason, payload_header};
-use crate::socket::{Reading, Socket, Writing};
-use crate::status::{FailureKind, Open, PortalStatus};
-use crate::stream::{Event, MESSAGE_COST, Role, Stream, WINDOW};
+use crate::socket::Socket;
+use crate::status::{FailureKind, Open};
+use crate::stream::{Event, MESSAGE_COST, Role, Stream};
 
+/// What is taken from a stock peer for an application that does not read, in bytes; what comes then waits in the
+/// connection's mailbox, which holds 1 MiB.
+const STOCK_BUFFER: usize = 1024 * 1024;
+/// And so many messages.
+const STOCK_MESSAGES: usize = STOCK_BUFFER / MESSAGE_COST;
 /// How long an application may take nothing while its buffer is full, with a peer that knows no window.
-pub(crate) const STALL: Duration = Duration::from_secs(30);
+const STALL: Duration = Duration::from_secs(30);
 /// After our application's end, how long a stock peer may still send what is in flight.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long the last bytes of an ended stream may take to be written.
 const LAST_WRITE: Duration = Duration::from_secs(60);
-/// Largest chunk: a pooled buffer full. Reads of it need few system calls and few records, see `benches/`.
-const CHUNK: usize = portolan_runtime::payload::CHUNK;
-/// Smallest chunk buffer, for interactive traffic.
-const SMALL_CHUNK: usize = 4 * 1024;
 /// Less credit than this is not worth a message of its own.
 const WORTHWHILE: usize = 16 * 1024;
+/// And this before the Pong.
+const WORTHWHILE_EARLY: usize = 1024;
 /// How often an end that knows windows gives a sign of life, a credit of nothing: through a relay nobody else would
 /// tell that the other node is gone.
 const BEAT: Duration = Duration::from_secs(10);
 /// Beats without any message of the other end after which it is taken for dead.
 const MISSED_BEATS: u32 = 3;
-/// Index of the mailbox that only says goodbye.
-const GOODBYE: usize = 1;
-/// Payloads gathered into one write.
-const GATHERED: usize = 64;
+/// How often in one turn everything is tried, before other tasks of the thread have theirs.
+const ROUNDS: usize = 16;
 
-/// What may wait for a connection. The window fits, whatever the sizes of its messages, and there is room for hours of
-/// control messages behind it, so that a peer that respects the window never fills it.
-const QUEUE: Capacity = Capacity {
-    messages: 2 * WINDOW as usize / MESSAGE_COST,
-    bytes: WINDOW as usize + CHUNK,
-};
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// What the two workers of a connection share.
-struct Shared {
-    core: Mutex<Stream>,
-    /// Where the other end is, once known.
-    remote: OnceLock<Route>,
-    /// Told when the stream opens or gets credit.
-    reader: Notify,
-    signals: Arc<Signals>,
-    status: Arc<PortalStatus>,
-    /// The address that the other end sends to.
-    own: Address,
+/// What may happen outside a connection.
+enum Outside {
+    /// The connection or channel to the other end has ended.
+    PathLost,
+    /// The rules may have changed.
+    AskRules(watch::Receiver<()>),
 }
 
-/// Who may send to, and be sent to by, a connection.
-#[derive(Debug, Clone)]
-pub(crate) struct Rules {
-    pub(crate) incoming: AccessControl,
-    pub(crate) outgoing: AccessControl,
-}
-
-/// Prepares the addresses of a connection.
-pub(crate) struct Blueprint {
-    address: Address,
-    signals: Arc<Signals>,
-    rules: Rules,
-}
-
-impl Blueprint {
-    pub(crate) fn new(rules: &Rules) -> Self {
-        Self {
-            address: Address::random(),
-            signals: Arc::default(),
-            rules: rules.clone(),
+async fn outside(path_lost: Option<impl Future<Output = ()>>, mut again: watch::Receiver<()>) -> Outside {
+    let path_lost = async {
+        match path_lost {
+            Some(lost) => lost.await,
+            None => std::future::pending().await,
         }
+    };
+    tokio::select! {
+        biased;
+        () = path_lost => Outside::PathLost,
+        Ok(()) = again.changed() => Outside::AskRules(again),
     }
-
-    pub(crate) fn options(&self, placement: Placement) -> WorkerOptions {
-        WorkerOptions::with_mailbox(
-            MailboxOptions::new(&self.address)
-                .incoming(gate::incoming(&self.rules.incoming, &self.signals))
-                .outgoing(gate::outgoing(&self.rules.outgoing, &self.signals)),
-        )
-        // That the stream is over may be told to whom nothing else may be sent any more.
-        .mailbox(MailboxOptions::new(Address::random()).outgoing(AccessControl::AllowAll))
-        .capacity(QUEUE)
-        .placement(placement)
-    }
-
-    pub(crate) fn address(&self) -> &Address {
-        &self.address
-    }
-}
-
-/// What is known about the other end when a connection starts.
-#[derive(Debug, Default)]
-pub(crate) struct FarEnd {
-    /// Where it is; an inlet learns that from the Pong.
-    pub(crate) remote: Option<Route>,
-    /// Who it is, for an outlet; an inlet learns that from the Pong.
-    pub(crate) peer: Option<PeerIdentifier>,
-    /// The connection or channel towards it: when that ends, so does the stream.
-    pub(crate) first_hop: Option<Address>,
 }
 
 /// How a connection ends.
-enum End {
+pub(crate) enum End {
     /// Both applications are done.
     Finished,
-    /// The other end closed it; `clean` unless it gave a reason that says otherwise.
+    /// The other end closed it; clean, unless it gave a reason that says otherwise.
     Remote { failure: Option<(FailureKind, String)> },
     /// We close it.
     Local {
@@ -135,312 +97,402 @@ enum End {
     Silent { failure: Option<(FailureKind, String)> },
 }
 
-/// The owner of a connection.
+/// What only an inlet's connection needs, and only until the Pong.
+pub(crate) struct Asking {
+    /// The route to the outlet.
+    pub(crate) route: Route,
+    /// Where is noted whether the outlet takes early bytes.
+    pub(crate) takes_early: Arc<AtomicBool>,
+}
+
+/// What only an outlet's connection needs, and only until the target is connected.
+pub(crate) struct Connecting {
+    pub(crate) target: Arc<str>,
+    pub(crate) socket: Boxed<io::Result<Socket>>,
+    pub(crate) pong: PortalMessage,
+    pub(crate) limit: Duration,
+}
+
+/// Why a time was set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// The Pong must have come, or the target be connected.
+    Opened,
+    /// A stock peer has had its time after our end.
+    Lingered,
+    /// The application must have taken something.
+    Stalled,
+    /// The last bytes must have been written.
+    Written,
+}
+
+/// What a connection is made of at either end.
+pub(crate) struct Parts {
+    pub(crate) stream: Stream,
+    pub(crate) remote: Option<Route>,
+    pub(crate) first_hop: Option<Address>,
+    /// Who the other end is, for an outlet; an inlet learns that from the Pong.
+    pub(crate) peer: Option<PeerIdentifier>,
+    pub(crate) refused: Option<Arc<Refused>>,
+    /// Whom it may be sent to.
+    pub(crate) outgoing: AccessControl,
+    pub(crate) early: Option<Box<Entry>>,
+    pub(crate) deadline: Instant,
+    pub(crate) open: Open,
+}
+
+/// One end of a connection.
 pub(crate) struct Connection {
     ctx: Context,
-    shared: Arc<Shared>,
-    writing: Writing,
-    frames: Vec<Payload>,
-    path_lost: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// The application's; at an outlet, once it is connected.
+    socket: Option<Socket>,
+    asking: Option<Box<Asking>>,
+    connecting: Option<Box<Connecting>>,
+    stream: Stream,
+    reader: Reader,
+    arrived: Arrived,
+    /// Where the other end is, once known.
+    remote: Option<Route>,
+    refused: Option<Arc<Refused>>,
+    outgoing: AccessControl,
+    /// The connection or channel towards the other end: when that ends, so does the stream.
+    first_hop: Option<Address>,
+    outside: Boxed<Outside>,
     /// The peer's identifier must stay what it was.
     peer: Option<PeerIdentifier>,
     pinned: bool,
-    /// Whom it may be sent to.
-    outgoing: AccessControl,
-    /// Told when that may have changed.
-    asked_again: watch::Receiver<()>,
-    beat: Pin<Box<Sleep>>,
+    early: Option<Box<Entry>>,
+    /// What was read before the Pong; kept until then also if it was sent, since the outlet may not have taken it.
+    held: Vec<Payload>,
+    /// The application's end has been read and is not told yet.
+    local_end: bool,
+    /// A wrapped stream keeps what was written.
+    unflushed: bool,
+    /// The other end's direction is over: the application is told once all is written.
+    remote_end: bool,
+    /// All that is left to do is to write what has arrived.
+    closing: Option<Box<End>>,
+    deadline: Option<(Instant, Due)>,
+    beat: Instant,
     /// Beats since the last message of the other end.
     missed: u32,
-    _open: Open,
+    timer: Pin<Box<Sleep>>,
+    open: Open,
 }
 
 impl Connection {
-    /// Makes the connection's parts; for an outlet the remote route is known already.
-    pub(crate) fn start(
-        ctx: Context,
-        blueprint: Blueprint,
-        socket: impl Into<Socket>,
-        core: Stream,
-        far: FarEnd,
-        open: Open,
-    ) -> portolan_runtime::Result<Self> {
-        let (reading, writing) = socket.into().into_split();
-        let FarEnd {
-            remote,
-            peer,
-            first_hop,
-        } = far;
-        let path_lost: Pin<Box<dyn Future<Output = ()> + Send>> = match &first_hop {
-            Some(hop) => Box::pin(ctx.node().ended(hop)),
-            None => Box::pin(std::future::pending()),
-        };
-        let shared = Arc::new(Shared {
-            core: Mutex::new(core),
-            remote: remote.map(OnceLock::from).unwrap_or_default(),
-            reader: Notify::new(),
-            signals: Arc::clone(&blueprint.signals),
-            status: Arc::clone(&open.0),
-            own: blueprint.address.clone(),
-        });
-        let reader = Arc::clone(&shared);
-        ctx.start_task(
-            WorkerOptions::with_mailbox(
-                MailboxOptions::new(Address::random())
-                    .outgoing(gate::outgoing(&blueprint.rules.outgoing, &blueprint.signals)),
-            ),
-            move |ctx| async move {
-                let stopping = ctx.stopping();
-                tokio::select! {
-                    biased;
-                    () = stopping => {}
-                    () = reader.read(ctx, reading) => {}
-                }
-            },
-        )?;
-        Ok(Self {
-            ctx,
-            shared,
-            writing,
-            frames: Vec::new(),
-            path_lost,
-            pinned: peer.is_some(),
-            peer,
-            outgoing: blueprint.rules.outgoing,
-            asked_again: open.0.asked_again(),
-            beat: Box::pin(sleep(BEAT)),
-            missed: 0,
-            _open: open,
-        })
-    }
-
-    /// Runs the connection to its end. `deadline` is when the Pong must have come.
-    pub(crate) async fn run(mut self, deadline: Option<Instant>) {
-        let end = self.serve(deadline).await;
-        let status = Arc::clone(&self.shared.status);
-        let aborted = match end {
-            End::Finished => false,
-            End::Remote { failure } | End::Silent { failure } => {
-                let aborted = failure.is_some();
-                if let Some((kind, text)) = failure {
-                    status.fail(kind, text);
-                }
-                aborted
-            }
-            End::Local { reason, kind, text } => {
-                let tell = self.shared.core.lock().close(reason, &text);
-                if let Some(message) = tell {
-                    let _ = self.tell_from(GOODBYE, message);
-                    self.ctx.flush().await;
-                }
-                status.fail(kind, text);
-                true
-            }
-        };
-        if aborted && self.shared.core.lock().has_carried_data() {
-            self.writing.abort();
+    /// An inlet's connection, to be asked for.
+    pub(crate) fn inlet(ctx: Context, parts: Parts, socket: TcpStream, asking: Asking) -> Self {
+        Self {
+            socket: Some(Socket::Plain(socket)),
+            asking: Some(Box::new(asking)),
+            ..Self::new(ctx, parts)
         }
     }
 
-    async fn serve(&mut self, deadline: Option<Instant>) -> End {
-        let mut deadline = deadline;
-        loop {
-            let waiting = deadline.is_some();
-            let until = deadline.unwrap_or_else(Instant::now);
-            let envelope = tokio::select! {
-                biased;
-                envelope = self.ctx.next() => envelope,
-                pending = self.shared.signals.raised() => match self.consider(pending) {
-                    Ok(linger) => {
-                        if linger {
-                            deadline = Some(Instant::now() + LINGER);
-                        }
-                        if self.shared.core.lock().is_finished() {
-                            return End::Finished;
-                        }
-                        continue;
-                    }
-                    Err(end) => return end,
-                },
-                () = &mut self.path_lost => return path_lost(),
-                Ok(()) = self.asked_again.changed() => match self.ask_rules() {
-                    Ok(()) => continue,
-                    Err(end) => return end,
-                },
-                () = &mut self.beat => {
-                    self.missed += 1;
-                    if let Err(end) = self.give_sign_of_life().await {
-                        return end;
-                    }
-                    continue;
+    /// An outlet's connection, to be connected.
+    pub(crate) fn outlet(ctx: Context, parts: Parts, connecting: Connecting) -> Self {
+        Self {
+            connecting: Some(Box::new(connecting)),
+            ..Self::new(ctx, parts)
+        }
+    }
+
+    fn new(ctx: Context, parts: Parts) -> Self {
+        let path_lost = parts.first_hop.as_ref().map(|hop| ctx.node().ended(hop));
+        let outside = Box::pin(outside(path_lost, parts.open.0.asked_again()));
+        Self {
+            ctx,
+            socket: None,
+            asking: None,
+            connecting: None,
+            stream: parts.stream,
+            reader: Reader::new(),
+            arrived: Arrived::default(),
+            remote: parts.remote,
+            refused: parts.refused,
+            outgoing: parts.outgoing,
+            first_hop: parts.first_hop,
+            outside,
+            pinned: parts.peer.is_some(),
+            peer: parts.peer,
+            early: parts.early,
+            held: Vec::new(),
+            local_end: false,
+            unflushed: false,
+            remote_end: false,
+            closing: None,
+            deadline: Some((parts.deadline, Due::Opened)),
+            beat: parts.deadline,
+            missed: 0,
+            timer: Box::pin(sleep_until(parts.deadline)),
+            open: parts.open,
+        }
+    }
+
+    /// Asks the outlet for the connection.
+    pub(crate) fn ask(&mut self, ping: &PortalMessage) -> Result<(), End> {
+        self.tell(ping).map_err(|end| match end {
+            End::Silent {
+                failure: Some((kind, text)),
+            }
+            | End::Local { kind, text, .. } => End::Silent {
+                failure: Some((kind, format!("the outlet cannot be asked: {text}"))),
+            },
+            end => end,
+        })
+    }
+
+    /// Runs the connection to its end.
+    pub(crate) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<End> {
+        match self.advance(cx) {
+            Ok(()) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        }
+    }
+
+    /// Says why, to whom it concerns.
+    pub(crate) async fn end(mut self, end: End) {
+        let failure = match end {
+            End::Finished => None,
+            End::Remote { failure } | End::Silent { failure } => failure,
+            End::Local { reason, kind, text } => {
+                if let Some(message) = self.stream.close(reason, &text) {
+                    self.say_goodbye(&message).await;
                 }
-                () = sleep_until(until), if waiting => {
-                    if self.shared.core.lock().is_open() {
-                        return End::Finished; // A stock peer has had its time after our end.
-                    }
-                    return End::Silent { failure: Some((
-                        FailureKind::NoAnswer,
-                        "the outlet did not answer in time; its node, or the path to it, is down".to_owned(),
-                    )) };
-                }
-            };
-            let Some(envelope) = envelope else {
-                return End::Local {
-                    reason: Reason::Stopped,
-                    kind: FailureKind::Peer,
-                    text: "the portal was deleted or its node is stopping".to_owned(),
-                };
-            };
-            self.missed = 0;
-            match self.receive(envelope).await {
-                Ok(opened) => {
-                    if opened {
-                        deadline = None;
-                    }
-                }
-                Err(end) => return end,
+                Some((kind, text))
+            }
+        };
+        let Some((kind, text)) = failure else {
+            return;
+        };
+        self.open.0.fail(kind, text);
+        if self.stream.has_carried_data()
+            && let Some(socket) = &self.socket
+        {
+            socket.end_with_an_error();
+        }
+    }
+
+    /// That the stream is over may be told to whom nothing else may be sent any more: then from an address of its own, past
+    /// the rule.
+    async fn say_goodbye(&mut self, message: &PortalMessage) {
+        let Some(goodbye) = self.message(message) else {
+            return;
+        };
+        if let Err(SendError::Refused(_)) = self.ctx.forward(goodbye) {
+            let options = MailboxOptions::new(Address::random()).outgoing(AccessControl::AllowAll);
+            if let Ok(mut ctx) = self.ctx.detached(WorkerOptions::with_mailbox(options))
+                && let Some(goodbye) = self.message(message)
+                && ctx.forward(goodbye).is_ok()
+            {
+                ctx.flush().await;
+            }
+        }
+        self.ctx.flush().await;
+    }
+
+    /// Does all that can be done now. When it returns, the task is woken when there is more.
+    fn advance(&mut self, cx: &mut task::Context<'_>) -> Result<(), End> {
+        for _ in 0..ROUNDS {
+            if let Some(reason) = self.refused.as_ref().and_then(|refused| refused.poll(cx))
+                && self.closing.is_none()
+            {
+                return Err(denied(reason.into()));
+            }
+            self.connect(cx)?;
+            let mut moved = self.receive(cx)?;
+            moved |= self.write(cx)?;
+            moved |= self.read(cx)?;
+            if moved {
+                continue;
+            }
+            if !self.look_outside(cx)? && !self.keep_time(cx)? {
+                return Ok(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// Sees whether the path or the rules have changed.
+    fn look_outside(&mut self, cx: &mut task::Context<'_>) -> Result<bool, End> {
+        // When both directions are over nobody has anything to lose any more.
+        if self.stream.is_finished() {
+            return Ok(false);
+        }
+        match self.outside.as_mut().poll(cx) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Outside::PathLost) => Err(path_lost()),
+            Poll::Ready(Outside::AskRules(again)) => {
+                let path_lost = self.first_hop.as_ref().map(|hop| self.ctx.node().ended(hop));
+                self.outside = Box::pin(outside(path_lost, again));
+                self.ask_rules().map(|()| true)
             }
         }
     }
 
     /// Whether the other end may still be spoken to.
     fn ask_rules(&self) -> Result<(), End> {
-        let Some(remote) = self.shared.remote.get() else {
+        let Some(remote) = &self.remote else {
             return Ok(());
         };
-        let message = Message::new(remote, &self.shared.own, Vec::new());
+        let message = Message::new(remote, self.ctx.address(), Vec::new());
         self.ctx
             .check_outgoing(&self.outgoing, &message)
-            .map_err(|denial| End::Local {
-                reason: Reason::Denied,
-                kind: FailureKind::Denied,
-                text: denial.to_string(),
-            })
+            .map_err(|denial| denied(denial.to_string()))
     }
 
-    async fn give_sign_of_life(&mut self) -> Result<(), End> {
-        self.beat.as_mut().reset(Instant::now() + BEAT);
-        let alive = {
-            let core = self.shared.core.lock();
-            core.is_open() && core.has_window()
-        };
-        if !alive {
-            self.missed = 0;
+    /// Waits for the target, and answers the inlet when it is connected.
+    fn connect(&mut self, cx: &mut task::Context<'_>) -> Result<(), End> {
+        let Some(connecting) = &mut self.connecting else {
             return Ok(());
+        };
+        let Poll::Ready(connected) = connecting.socket.as_mut().poll(cx) else {
+            return Ok(());
+        };
+        match connected {
+            Ok(socket) => {
+                self.socket = Some(socket);
+                // The first message to the inlet: payloads come after it.
+                self.answer()
+            }
+            Err(error) => Err(self.unreachable(&error)),
         }
-        if self.missed > MISSED_BEATS {
-            let text = format!("nothing was heard of the other end for {:?}", BEAT * MISSED_BEATS);
-            return Err(End::Silent {
-                failure: Some((FailureKind::PathLost, text)),
-            });
-        }
-        if self.tell(PortalMessage::Credit(0)).is_err() {
-            return Err(path_lost());
-        }
-        self.ctx.flush().await;
-        Ok(())
     }
 
-    /// Looks at what the reader or a rule has signalled. `Ok(true)`: linger for a stock peer.
-    fn consider(&mut self, pending: Pending) -> Result<bool, End> {
-        if let Some(text) = pending.denied {
-            return Err(End::Local {
-                reason: Reason::Denied,
-                kind: FailureKind::Denied,
-                text,
-            });
-        }
-        if let Some(text) = pending.broken {
-            let text = format!("the application's connection broke: {text}");
-            return Err(End::Local {
-                reason: Reason::Reset,
-                kind: FailureKind::Reset,
-                text,
-            });
-        }
-        if let Some(text) = pending.unsent {
-            return Err(End::Silent {
-                failure: Some((FailureKind::PathLost, text)),
-            });
-        }
-        Ok(pending.local_end && self.shared.core.lock().is_lingering())
+    fn answer(&mut self) -> Result<(), End> {
+        let Some(connecting) = self.connecting.take() else {
+            return Ok(());
+        };
+        self.deadline = None;
+        self.beat = Instant::now() + BEAT;
+        self.tell(&connecting.pong)
     }
 
-    /// Handles a message and those that wait behind it. `Ok(true)` when the stream has just opened.
-    async fn receive(&mut self, envelope: Envelope) -> Result<bool, End> {
-        let mut opened = false;
-        let mut next = Some(envelope);
-        while let Some(Envelope { message, .. }) = next.take() {
-            match self.interpret(message)? {
-                Event::Opened => opened = true,
-                Event::Data { .. } if self.frames.len() < GATHERED => {
-                    next = self.ctx.try_next();
-                    continue;
+    fn unreachable(&mut self, error: &io::Error) -> End {
+        let target = self
+            .connecting
+            .as_ref()
+            .map(|connecting| Arc::clone(&connecting.target));
+        let text = format!(
+            "the target {} cannot be reached: {error}",
+            target.unwrap_or_default()
+        );
+        // A stock inlet takes a refusal only after a Pong.
+        match self.answer() {
+            Ok(()) => End::Local {
+                reason: Reason::Unreachable,
+                kind: FailureKind::Unreachable,
+                text,
+            },
+            Err(_) => End::Silent {
+                failure: Some((FailureKind::Unreachable, text)),
+            },
+        }
+    }
+
+    /// Takes what the other end has sent. Whether there was something.
+    fn receive(&mut self, cx: &mut task::Context<'_>) -> Result<bool, End> {
+        for taken in 0..GATHERED {
+            if self.is_full() {
+                if self.ctx.poll_stopping(cx).is_ready() {
+                    return Err(stopped());
                 }
-                Event::Data { .. } | Event::Ignored => {}
-                Event::Credit => self.shared.reader.notify_one(),
-                Event::RemoteEnd => {
-                    self.write().await?;
-                    self.end_writing().await;
-                    if self.shared.core.lock().is_finished() {
-                        return Err(End::Finished);
-                    }
-                }
-                Event::Closed(reason) => {
-                    let failure = self.blame(reason);
-                    if failure.is_none() {
-                        // All that came before the end is still delivered.
-                        let _ = timeout(LAST_WRITE, self.write()).await;
-                        self.end_writing().await;
-                    }
-                    return Err(End::Remote { failure });
-                }
+                return Ok(taken > 0);
+            }
+            match self.ctx.poll_next(cx) {
+                Poll::Ready(Some(_)) if self.closing.is_some() => {}
+                Poll::Ready(Some(envelope)) => self.interpret(envelope)?,
+                Poll::Ready(None) => return Err(stopped()),
+                Poll::Pending => return Ok(taken > 0),
             }
         }
-        self.write().await?;
-        Ok(opened)
+        Ok(true)
     }
 
-    fn interpret(&mut self, mut message: Message) -> Result<Event, End> {
+    fn interpret(&mut self, envelope: Envelope) -> Result<(), End> {
+        let Envelope { source, mut message } = envelope;
+        self.missed = 0;
         if message.onward.len() != 1 {
-            return Ok(Event::Ignored); // Nothing lies behind this worker (spec 01 §10.4).
+            return Ok(()); // Nothing lies behind this worker (spec 01 §10.4).
         }
         let peer = message.peer().map(|peer| peer.identifier);
-        if self.shared.remote.get().is_some() && self.pinned && peer != self.peer {
+        if self.pinned && peer != self.peer {
             tracing::warn!("a portal message of another identity is ignored");
-            return Ok(Event::Ignored);
+            return Ok(());
         }
-        let event = match self.shared.core.lock().handle_message(message.payload.as_slice()) {
+        if self
+            .early
+            .as_ref()
+            .is_some_and(|early| *early.channel() == source)
+        {
+            // The inlet knows this connection's own address now: nothing more comes by way of the outlet's.
+            self.early = None;
+        }
+        let event = match self.stream.handle_message(message.payload.as_slice()) {
             Ok(event) => event,
             Err(error) => {
                 tracing::debug!("a portal message is ignored: {error}");
-                return Ok(Event::Ignored);
+                return Ok(());
             }
         };
-        match &event {
-            Event::Opened => {
+        match event {
+            Event::Opened { early } => {
                 (self.peer, self.pinned) = (peer, true);
-                let _ = self.shared.remote.set(std::mem::take(&mut message.back));
-                self.shared.reader.notify_one();
+                self.opened(early, std::mem::take(&mut message.back));
+                Ok(())
             }
-            Event::Data { start, end } if end > start => {
-                message.payload.truncate(*end);
-                message.payload.strip_front(*start);
-                self.frames.push(message.payload);
+            Event::Data { start, end } => {
+                message.payload.truncate(end);
+                message.payload.strip_front(start);
+                self.arrived.push(message.payload);
+                Ok(())
             }
-            _ => {}
+            Event::Credit => Ok(()),
+            Event::Ignored => self.grant(),
+            Event::RemoteEnd => {
+                self.remote_end = true;
+                Ok(())
+            }
+            Event::Answer(answer) => self.tell(&answer),
+            Event::Overrun => Err(End::Local {
+                reason: Reason::Protocol,
+                kind: FailureKind::Peer,
+                text: "the other end sends more than the window allows".to_owned(),
+            }),
+            Event::Closed(reason) => match self.blame(reason) {
+                None if self.socket.is_some() => {
+                    // All that came before the end is still delivered.
+                    self.remote_end = true;
+                    self.closing = Some(Box::new(End::Remote { failure: None }));
+                    self.deadline = Some((Instant::now() + LAST_WRITE, Due::Written));
+                    Ok(())
+                }
+                failure => Err(End::Remote { failure }),
+            },
         }
-        Ok(event)
+    }
+
+    /// The Pong has come. What was read from the client is sent now, unless the outlet has taken it already.
+    fn opened(&mut self, early: bool, remote: Route) {
+        if let Some(asking) = self.asking.take() {
+            asking
+                .takes_early
+                .store(self.stream.takes_early(), Ordering::Relaxed);
+        }
+        if early {
+            self.held = Vec::new();
+        }
+        self.remote = Some(remote);
+        self.deadline = None;
+        self.beat = Instant::now() + BEAT;
     }
 
     /// What the peer's reason says about whose fault it is; `None` for a clean end.
     fn blame(&self, reason: Option<(Reason, String)>) -> Option<(FailureKind, String)> {
         let (reason, text) = match reason {
-            None if self.shared.core.lock().has_carried_data()
-                || self.shared.core.lock().role() == Role::Outlet =>
-            {
-                return None;
-            }
+            None if self.stream.has_carried_data() || self.stream.role() == Role::Outlet => return None,
             None => {
                 return Some((
                     FailureKind::Peer,
@@ -465,114 +517,289 @@ impl Connection {
         Some((kind, format!("the other end says: {text}")))
     }
 
-    /// Writes all that was received, and grants credit for it.
-    async fn write(&mut self) -> Result<(), End> {
-        let mut first = 0;
-        let mut written_of_first = 0;
-        let mut stalled_since = Instant::now();
-        while first < self.frames.len() {
-            let written = {
-                let slices: SmallVec<[IoSlice<'_>; GATHERED]> = self.frames[first..]
-                    .iter()
-                    .map(|frame| IoSlice::new(frame.as_slice()))
-                    .collect();
-                self.writing.try_write_vectored(&slices)
-            };
-            let mut written = match written {
-                Ok(0) => return Err(broken(&io::ErrorKind::WriteZero.into())),
-                Ok(written) => written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait_writable(stalled_since).await?;
-                    continue;
-                }
-                Err(error) => return Err(broken(&error)),
-            };
-            stalled_since = Instant::now();
-            self.shared
-                .status
-                .to_application
-                .fetch_add(written as u64, Ordering::Relaxed);
-            while first < self.frames.len() && written >= self.frames[first].len() {
-                let length = self.frames[first].len();
-                written -= length;
-                self.frames[first] = Payload::new();
-                first += 1;
-                let credit = self
-                    .shared
-                    .core
-                    .lock()
-                    .delivered(length + std::mem::take(&mut written_of_first));
-                if let Some(credit) = credit
-                    && self.tell(credit).is_err()
-                {
-                    return Err(path_lost());
-                }
-            }
-            if written > 0 {
-                self.frames[first].strip_front(written);
-                written_of_first += written;
-            }
-        }
-        self.frames.clear();
-        while let Err(error) = self.writing.try_flush() {
-            if error.kind() != io::ErrorKind::WouldBlock {
-                return Err(broken(&error));
-            }
-            self.wait_writable(stalled_since).await?;
-        }
-        if self.ctx.has_unsent() {
-            self.ctx.flush().await;
-        }
-        Ok(())
-    }
-
-    async fn wait_writable(&mut self, stalled_since: Instant) -> Result<(), End> {
-        loop {
-            let has_window = self.shared.core.lock().has_window();
-            tokio::select! {
-                biased;
-                ready = self.writing.writable() => return ready.map_err(|error| broken(&error)),
-                pending = self.shared.signals.raised() => { self.consider(pending)?; }
-                () = &mut self.path_lost => return Err(path_lost()),
-                Ok(()) = self.asked_again.changed() => self.ask_rules()?,
-                // What the other end has sent waits behind the application: its beats do not count meanwhile.
-                () = &mut self.beat => {
-                    // It must not make the channel, which others use too, wait for our application.
-                    if has_window && self.ctx.is_waited_for() {
-                        return Err(End::Local {
-                            reason: Reason::Protocol,
-                            kind: FailureKind::Peer,
-                            text: "the other end sends more than the window allows".to_owned(),
-                        });
-                    }
-                    self.give_sign_of_life().await?;
-                }
-                () = sleep_until(stalled_since + STALL), if !has_window => {
-                    return Err(End::Local {
-                        reason: Reason::Stalled,
-                        kind: FailureKind::Stalled,
-                        text: format!("the application took nothing for {STALL:?} while others waited behind it"),
-                    });
-                }
-            }
-        }
-    }
-
-    async fn end_writing(&mut self) {
-        // A wrapped stream has something to say at its end, which the application may not take.
-        let _ = timeout(LAST_WRITE, self.writing.shutdown()).await;
-    }
-
-    fn tell(&mut self, message: PortalMessage) -> Result<(), SendError> {
-        self.tell_from(0, message)
-    }
-
-    fn tell_from(&mut self, index: usize, message: PortalMessage) -> Result<(), SendError> {
-        let Some(remote) = self.shared.remote.get() else {
-            return Ok(());
+    /// Writes what has arrived to the application, and grants credit for it. Whether it took something.
+    fn write(&mut self, cx: &mut task::Context<'_>) -> Result<bool, End> {
+        let Some(socket) = &mut self.socket else {
+            return Ok(false);
         };
-        self.ctx
-            .forward_from(index, Message::new(remote, &self.shared.own, message.encode()))
+        let mut moved = false;
+        while !self.arrived.is_empty() {
+            let stream = &mut self.stream;
+            match self
+                .arrived
+                .poll_write(socket, cx, |length| stream.delivered(length))
+            {
+                Poll::Ready(Ok(written)) => {
+                    moved = true;
+                    self.open
+                        .0
+                        .to_application
+                        .fetch_add(written as u64, Ordering::Relaxed);
+                }
+                // It is gone, and all that was left to do was to write to it.
+                Poll::Ready(Err(error)) => {
+                    return Err(self.closing.take().map_or_else(|| broken(&error), |end| *end));
+                }
+                Poll::Pending => break,
+            }
+        }
+        self.unflushed |= moved;
+        if self.unflushed {
+            match socket.poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) if self.closing.is_none() => return Err(broken(&error)),
+                Poll::Ready(Err(_)) | Poll::Pending => {}
+            }
+        }
+        if self.arrived.is_empty() {
+            if self.remote_end {
+                if socket.poll_shutdown(cx).is_pending() {
+                    let limit = (Instant::now() + LAST_WRITE, Due::Written);
+                    self.deadline.get_or_insert(limit);
+                    return Ok(moved);
+                }
+                self.remote_end = false;
+                self.deadline.take_if(|(_, due)| *due == Due::Written);
+            }
+            if let Some(end) = self.closing.take() {
+                return Err(*end);
+            }
+            if self.stream.is_finished() && !self.ctx.has_unsent() {
+                return Err(End::Finished);
+            }
+        }
+        self.watch_stall(moved);
+        if moved {
+            self.grant()?;
+        }
+        Ok(moved)
+    }
+
+    /// Whether a stock peer has sent all that may wait here.
+    fn is_full(&self) -> bool {
+        !self.stream.has_window()
+            && (self.arrived.bytes() >= STOCK_BUFFER || self.arrived.messages() >= STOCK_MESSAGES)
+    }
+
+    /// A stock peer's channel waits while the buffer of its connection is full, and others that use it too.
+    fn watch_stall(&mut self, moved: bool) {
+        let stalled = self.is_full();
+        match self.deadline {
+            Some((_, Due::Stalled)) if moved || !stalled => self.deadline = None,
+            None if stalled => self.deadline = Some((Instant::now() + STALL, Due::Stalled)),
+            _ => {}
+        }
+    }
+
+    fn grant(&mut self) -> Result<(), End> {
+        match self.stream.poll_credit() {
+            Some(credit) => self.tell(&credit),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads from the application and sends what was read. Whether there was something.
+    fn read(&mut self, cx: &mut task::Context<'_>) -> Result<bool, End> {
+        if self.ctx.has_unsent() {
+            // Bytes that nobody takes yet: no more are read, but what comes in is still taken.
+            if self.ctx.poll_flush(cx).is_pending() {
+                return Ok(false);
+            }
+            if self.stream.is_finished() {
+                return Ok(true);
+            }
+        }
+        if self.closing.is_some() {
+            return Ok(false);
+        }
+        if self.asking.is_some() {
+            return self.read_ahead(cx);
+        }
+        if let Some(held) = self.held.first() {
+            if held.len() > self.stream.sendable() {
+                return Ok(false);
+            }
+            let payload = self.held.remove(0);
+            self.send(payload)?;
+            return Ok(true);
+        }
+        if self.local_end {
+            return self.tell_local_end();
+        }
+        let sendable = self.stream.sendable();
+        if sendable < WORTHWHILE {
+            return Ok(false);
+        }
+        match self.poll_application(sendable, cx)? {
+            Poll::Ready(Some(payload)) => self.send(payload)?,
+            Poll::Ready(None) => {
+                self.local_end = true;
+                self.held = Vec::new();
+            }
+            Poll::Pending => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Reads while the Pong is awaited: what may be sent early, and sends it; else one chunk, so that a client that leaves
+    /// is noticed.
+    fn read_ahead(&mut self, cx: &mut task::Context<'_>) -> Result<bool, End> {
+        let early = self.stream.may_send_early();
+        let limit = match early {
+            true => self.stream.sendable(),
+            false if self.held.is_empty() => SMALL_CHUNK,
+            false => 0,
+        };
+        if limit < WORTHWHILE_EARLY || self.local_end {
+            return Ok(false);
+        }
+        match self.poll_application(limit, cx)? {
+            Poll::Ready(Some(payload)) => {
+                if early {
+                    self.send(payload.clone())?;
+                }
+                self.held.push(payload);
+            }
+            Poll::Ready(None) => self.local_end = true,
+            Poll::Pending => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// `None`: it has sent its last byte.
+    fn poll_application(
+        &mut self,
+        limit: usize,
+        cx: &mut task::Context<'_>,
+    ) -> Result<Poll<Option<Payload>>, End> {
+        let Some(socket) = &mut self.socket else {
+            return Ok(Poll::Pending);
+        };
+        match self.reader.poll_read(socket, limit, cx) {
+            Poll::Ready(Ok(payload)) if payload.is_empty() => Ok(Poll::Ready(None)),
+            Poll::Ready(Ok(payload)) => {
+                self.open
+                    .0
+                    .from_application
+                    .fetch_add(payload.len() as u64, Ordering::Relaxed);
+                Ok(Poll::Ready(Some(payload)))
+            }
+            Poll::Ready(Err(error)) => Err(broken(&error)),
+            Poll::Pending => Ok(Poll::Pending),
+        }
+    }
+
+    fn tell_local_end(&mut self) -> Result<bool, End> {
+        let Some(message) = self.stream.handle_local_end() else {
+            return Ok(false);
+        };
+        self.tell(&message)?;
+        if self.stream.is_lingering() {
+            self.deadline = Some((Instant::now() + LINGER, Due::Lingered));
+        }
+        Ok(true)
+    }
+
+    fn send(&mut self, mut payload: Payload) -> Result<(), End> {
+        let Some(to) = self.destination() else {
+            return Err(path_lost());
+        };
+        let (header, used) = payload_header(payload.len());
+        let message = Message {
+            onward: to.clone(),
+            back: Route::from(self.ctx.address()),
+            payload: {
+                self.stream.sent(payload.len());
+                payload.prepend(&header[..used]);
+                payload
+            },
+            local: Default::default(),
+        };
+        // If it cannot be sent the bytes are gone: the stream must not go on without them.
+        self.ctx.forward(message).map_err(unsent)
+    }
+
+    fn tell(&mut self, message: &PortalMessage) -> Result<(), End> {
+        match self.message(message) {
+            Some(message) => self.ctx.forward(message).map_err(unsent),
+            None => Ok(()),
+        }
+    }
+
+    fn message(&self, message: &PortalMessage) -> Option<Message> {
+        let to = self.destination()?;
+        Some(Message::new(to, self.ctx.address(), message.encode()))
+    }
+
+    /// Before the Pong, everything goes to the outlet itself.
+    fn destination(&self) -> Option<&Route> {
+        let asked = self.asking.as_ref().map(|asking| &asking.route);
+        self.remote.as_ref().or(asked)
+    }
+
+    /// Does what is due at this time. Whether there was something.
+    fn keep_time(&mut self, cx: &mut task::Context<'_>) -> Result<bool, End> {
+        let beats = self.connecting.is_none() && self.stream.is_open() && self.stream.has_window();
+        let next = match self.deadline {
+            Some((at, _)) if beats => at.min(self.beat),
+            Some((at, _)) => at,
+            None if beats => self.beat,
+            None => return Ok(false),
+        };
+        if self.timer.deadline() != next {
+            self.timer.as_mut().reset(next);
+        }
+        if self.timer.as_mut().poll(cx).is_pending() {
+            return Ok(false);
+        }
+        match self.deadline {
+            Some((at, Due::Written)) if at <= next && self.closing.is_none() => {
+                // The application does not take the end of a wrapped stream; the other direction may go on.
+                (self.remote_end, self.deadline) = (false, None);
+                Ok(true)
+            }
+            Some((at, due)) if at <= next => Err(self.overdue(due)),
+            _ => self.give_sign_of_life().map(|()| true),
+        }
+    }
+
+    fn overdue(&mut self, due: Due) -> End {
+        match due {
+            Due::Opened => {
+                if let Some(connecting) = &self.connecting {
+                    let limit = connecting.limit;
+                    let late = io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}"));
+                    return self.unreachable(&late);
+                }
+                let text = if self.ctx.has_unsent() {
+                    "the outlet cannot be asked: the path to it takes nothing"
+                } else {
+                    "the outlet did not answer in time; its node, or the path to it, is down"
+                };
+                let failure = Some((FailureKind::NoAnswer, text.to_owned()));
+                End::Silent { failure }
+            }
+            Due::Lingered => End::Finished,
+            Due::Written => self.closing.take().map_or(End::Finished, |end| *end),
+            Due::Stalled => End::Local {
+                reason: Reason::Stalled,
+                kind: FailureKind::Stalled,
+                text: format!("the application took nothing for {STALL:?} while others waited behind it"),
+            },
+        }
+    }
+
+    fn give_sign_of_life(&mut self) -> Result<(), End> {
+        self.beat = Instant::now() + BEAT;
+        self.missed += 1;
+        if self.missed > MISSED_BEATS {
+            let text = format!("nothing was heard of the other end for {:?}", BEAT * MISSED_BEATS);
+            return Err(End::Silent {
+                failure: Some((FailureKind::PathLost, text)),
+            });
+        }
+        let sign = self.stream.handle_beat().unwrap_or(PortalMessage::Credit(0));
+        self.tell(&sign)
     }
 }
 
@@ -581,6 +808,22 @@ fn broken(error: &io::Error) -> End {
         reason: Reason::Reset,
         kind: FailureKind::Reset,
         text: format!("the application's connection broke: {error}"),
+    }
+}
+
+fn stopped() -> End {
+    End::Local {
+        reason: Reason::Stopped,
+        kind: FailureKind::Peer,
+        text: "the portal was deleted or its node is stopping".to_owned(),
+    }
+}
+
+fn denied(text: String) -> End {
+    End::Local {
+        reason: Reason::Denied,
+        kind: FailureKind::Denied,
+        text,
     }
 }
 
@@ -593,97 +836,14 @@ fn path_lost() -> End {
     }
 }
 
-impl Shared {
-    /// The reading worker.
-    async fn read(&self, mut ctx: Context, mut reading: Reading) {
-        let mut size = SMALL_CHUNK;
-        let mut held: Option<Payload> = None;
-        // Before the Pong one chunk is read ahead, so that a client that leaves is noticed.
-        let remote = loop {
-            if let Some(remote) = self.remote.get() {
-                break remote.clone();
-            }
-            tokio::select! {
-                () = self.reader.notified() => {}
-                chunk = read_chunk(&mut reading, SMALL_CHUNK, usize::MAX), if held.is_none() => match chunk {
-                    Ok(chunk) if !chunk.is_empty() => held = Some(chunk),
-                    Ok(_) => break self.wait_for_remote().await,
-                    Err(error) => return self.signals.raise(|state| state.broken = Some(error.to_string())),
-                },
-            }
-        };
-        loop {
-            let sendable = self.core.lock().sendable();
-            if sendable < WORTHWHILE {
-                if self.core.lock().is_finished() {
-                    return;
-                }
-                self.reader.notified().await;
-                continue;
-            }
-            let chunk = match held.take() {
-                Some(chunk) => Ok(chunk),
-                None => read_chunk(&mut reading, size, sendable).await,
-            };
-            let mut payload = match chunk {
-                Ok(payload) => payload,
-                Err(error) => return self.signals.raise(|state| state.broken = Some(error.to_string())),
-            };
-            let length = payload.len();
-            if length == 0 {
-                let message = self.core.lock().handle_local_end();
-                if let Some(message) = message {
-                    let _ = ctx.forward(Message::new(&remote, &self.own, message.encode()));
-                    ctx.flush().await;
-                }
-                return self.signals.raise(|state| state.local_end = true);
-            }
-            if length >= size && size < CHUNK {
-                size = (size * 8).min(CHUNK);
-            } else if length < size / 16 {
-                size = (size / 8).max(SMALL_CHUNK);
-            }
-            self.core.lock().sent(length);
-            self.status
-                .from_application
-                .fetch_add(length as u64, Ordering::Relaxed);
-            let (header, used) = payload_header(length);
-            payload.prepend(&header[..used]);
-            let message = Message {
-                onward: remote.clone(),
-                back: Route::from(&self.own),
-                payload,
-                local: Default::default(),
-            };
-            if let Err(error) = ctx.forward(message) {
-                // The bytes are gone: the stream must not go on without them.
-                return self.signals.raise(|state| state.unsent = Some(error.to_string()));
-            }
-            if ctx.has_unsent() {
-                ctx.flush().await;
-            }
+/// A message could not be sent.
+fn unsent(error: SendError) -> End {
+    match error {
+        SendError::Refused(refused) if matches!(refused.reason, Refusal::Outgoing(_)) => {
+            denied(refused.to_string())
         }
+        error => End::Silent {
+            failure: Some((FailureKind::PathLost, error.to_string())),
+        },
     }
-
-    /// The client ended its direction before the Pong: a half-close that is sent on once there is somebody to tell.
-    async fn wait_for_remote(&self) -> Route {
-        loop {
-            if let Some(remote) = self.remote.get() {
-                return remote.clone();
-            }
-            self.reader.notified().await;
-        }
-    }
-}
-
-/// Reads once, at most `limit` bytes. Empty at the end of the stream.
-async fn read_chunk(reading: &mut Reading, size: usize, limit: usize) -> io::Result<Payload> {
-    let make = || {
-        if size >= CHUNK {
-            Payload::pooled()
-        } else {
-            Payload::with_capacity(size)
-        }
-    };
-    reading.read(limit.min(size), make).await
 }

@@ -3,83 +3,89 @@
 //! A message that is refused in the middle of a byte stream would leave a hole. So whoever is refused is closed.
 
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use parking_lot::Mutex;
-use portolan_runtime::{AccessControl, AccessRule, Delivery, Denial};
-use tokio::sync::Notify;
+use portolan_runtime::{AccessControl, AccessRule, Address, Delivery, Denial};
 
-/// What a connection's other parts want its owner to know.
+/// What a rule has refused, for the connection to see.
 #[derive(Debug, Default)]
-pub(crate) struct Signals {
-    state: Mutex<Pending>,
-    notify: Notify,
+pub(crate) struct Refused {
+    state: Mutex<State>,
 }
 
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Pending {
-    /// The application has sent its last byte.
-    pub(crate) local_end: bool,
-    /// The application's connection broke.
-    pub(crate) broken: Option<String>,
-    /// A message could not be sent.
-    pub(crate) unsent: Option<String>,
-    /// A rule refused a message.
-    pub(crate) denied: Option<String>,
+#[derive(Debug, Default)]
+struct State {
+    reason: Option<Box<str>>,
+    waker: Option<Waker>,
 }
 
-impl Signals {
-    pub(crate) fn raise(&self, change: impl FnOnce(&mut Pending)) {
-        change(&mut self.state.lock());
-        self.notify.notify_one();
+impl Refused {
+    fn tell(&self, denial: &Denial) {
+        let waker = {
+            let mut state = self.state.lock();
+            state.reason = Some(denial.to_string().into());
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
-    /// Waits for the next signal. Only one may wait.
-    pub(crate) async fn raised(&self) -> Pending {
-        self.notify.notified().await;
-        self.state.lock().clone()
+    /// Why a message was refused, if one was; else the task is woken when one is.
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> Option<Box<str>> {
+        let mut state = self.state.lock();
+        if state.reason.is_none() {
+            match &mut state.waker {
+                Some(waker) => waker.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+        }
+        state.reason.take()
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Direction {
-    Incoming,
-    Outgoing,
+/// Where messages come from that the outlet has passed on, because they were sent before the connection's address was
+/// known: the rule shall see them as it sees all others.
+#[derive(Debug, Clone)]
+pub(crate) struct Detour {
+    pub(crate) outlet: Address,
+    pub(crate) channel: Address,
 }
 
 struct Gate {
     rule: AccessControl,
-    direction: Direction,
-    signals: Arc<Signals>,
+    refused: Arc<Refused>,
+    detour: Option<Detour>,
 }
 
 impl AccessRule for Gate {
     fn check(&self, delivery: &Delivery<'_>) -> Result<(), Denial> {
-        match self.direction {
-            Direction::Incoming => self.rule.check_incoming(delivery),
-            Direction::Outgoing => self.rule.check_outgoing(delivery),
+        let mut delivery = *delivery;
+        if let Some(detour) = &self.detour
+            && *delivery.source == detour.outlet
+        {
+            delivery.source = &detour.channel;
         }
-        .inspect_err(|denial| {
-            self.signals
-                .raise(|state| state.denied = Some(denial.to_string()))
-        })
+        self.rule
+            .check_incoming(&delivery)
+            .inspect_err(|denial| self.refused.tell(denial))
     }
 }
 
-fn gate(rule: &AccessControl, direction: Direction, signals: &Arc<Signals>) -> AccessControl {
+/// The rule for a connection's address, and where it tells what it refuses; a rule that allows everything tells nothing.
+pub(crate) fn incoming(
+    rule: &AccessControl,
+    detour: Option<Detour>,
+) -> (AccessControl, Option<Arc<Refused>>) {
     if matches!(rule, AccessControl::AllowAll) {
-        return AccessControl::AllowAll;
+        return (AccessControl::AllowAll, None);
     }
-    AccessControl::rule(Gate {
+    let refused = Arc::<Refused>::default();
+    let gate = Gate {
         rule: rule.clone(),
-        direction,
-        signals: Arc::clone(signals),
-    })
-}
-
-pub(crate) fn incoming(rule: &AccessControl, signals: &Arc<Signals>) -> AccessControl {
-    gate(rule, Direction::Incoming, signals)
-}
-
-pub(crate) fn outgoing(rule: &AccessControl, signals: &Arc<Signals>) -> AccessControl {
-    gate(rule, Direction::Outgoing, signals)
+        refused: Arc::clone(&refused),
+        detour,
+    };
+    (AccessControl::rule(gate), Some(refused))
 }

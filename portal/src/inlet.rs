@@ -1,19 +1,25 @@
 //! The end of a portal that listens for applications.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
 use portolan_runtime::{
-    AccessControl, Address, Context, Error, Message, Node, Placement, Result, Route, WorkerOptions,
+    AccessControl, Address, Context, Error, MailboxOptions, Node, Placement, Result, Route, WorkerOptions,
 };
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use crate::connection::{Blueprint, Connection, FarEnd, Rules};
+use crate::connection::{Asking, Connection, Parts};
+use crate::gate;
+use crate::memory::WindowMemory;
+use crate::protocol::PortalMessage;
 use crate::status::{FailureHook, FailureKind, PortalStatus};
 use crate::stream::Stream;
 
@@ -38,6 +44,8 @@ pub struct InletOptions {
     pub max_connections: u64,
     /// Leave Nagle's algorithm on towards applications.
     pub enable_nagle: bool,
+    /// What the windows of its connections may promise together; to be shared by all portals of a node.
+    pub memory: WindowMemory,
     /// Told of each failure: a session may look at its path sooner.
     pub on_failure: Option<FailureHook>,
 }
@@ -50,6 +58,7 @@ impl Default for InletOptions {
             pong_timeout: PONG_TIMEOUT,
             max_connections: MAX_CONNECTIONS,
             enable_nagle: false,
+            memory: WindowMemory::default(),
             on_failure: None,
         }
     }
@@ -66,7 +75,11 @@ impl std::fmt::Debug for InletOptions {
 
 #[derive(Debug)]
 enum Way {
-    Open(Route),
+    Open {
+        route: Route,
+        /// The outlet there has said that it takes bytes behind a Ping.
+        takes_early: Arc<AtomicBool>,
+    },
     /// Why there is none.
     Paused(String),
 }
@@ -96,10 +109,6 @@ impl Inlet {
             "it has not been connected yet".to_owned(),
         )));
         let acceptor = Acceptor {
-            rules: Rules {
-                incoming: options.incoming.clone(),
-                outgoing: options.outgoing.clone(),
-            },
             options: Arc::new(options),
             way: Arc::clone(&way),
             status: Arc::clone(&status),
@@ -119,7 +128,10 @@ impl Inlet {
 
     /// New connections go along this route, whose last hop is the outlet. Open ones stay where they are.
     pub fn connect(&self, route: impl Into<Route>) {
-        *self.way.write() = Way::Open(route.into());
+        *self.way.write() = Way::Open {
+            route: route.into(),
+            takes_early: Arc::default(),
+        };
     }
 
     /// New clients are closed at once, for this reason.
@@ -129,7 +141,7 @@ impl Inlet {
 
     /// Whether clients are served.
     pub fn is_connected(&self) -> bool {
-        matches!(*self.way.read(), Way::Open(_))
+        matches!(*self.way.read(), Way::Open { .. })
     }
 
     /// The socket address that it listens on.
@@ -159,7 +171,6 @@ impl Inlet {
 }
 
 struct Acceptor {
-    rules: Rules,
     options: Arc<InletOptions>,
     way: Arc<RwLock<Way>>,
     status: Arc<PortalStatus>,
@@ -175,8 +186,7 @@ impl Acceptor {
             }
         };
         let mut pause = SHORTEST_PAUSE;
-        let stopping = ctx.stopping();
-        tokio::pin!(stopping);
+        let mut stopping = pin!(ctx.stopping());
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -206,8 +216,8 @@ impl Acceptor {
 
     /// Starts a portal connection, or closes the client by dropping its socket.
     fn open(&self, ctx: &Context, socket: TcpStream) -> Result<()> {
-        let route = match &*self.way.read() {
-            Way::Open(route) => route.clone(),
+        let (route, takes_early) = match &*self.way.read() {
+            Way::Open { route, takes_early } => (route.clone(), Arc::clone(takes_early)),
             Way::Paused(reason) => {
                 self.status.fail(
                     FailureKind::NotConnected,
@@ -224,54 +234,88 @@ impl Acceptor {
             );
             return Ok(());
         }
-        let io = |error| Error::io("preparing a client's socket", error);
         let _ = socket.set_nodelay(!self.options.enable_nagle);
         let _ = SockRef::from(&socket).set_keepalive(true);
-        let socket = socket.into_std().map_err(io)?;
-        let node = ctx.node().clone();
-        let blueprint = Blueprint::new(&self.rules);
+        let node = ctx.node();
+        let own = Address::random();
+        let (incoming, refused) = gate::incoming(&self.options.incoming, None);
         let first_hop = route.next().cloned();
         // The connection lives where its channel lives, and can be reached from there alone.
-        let placement = first_hop
-            .as_ref()
-            .and_then(|hop| node.arbiter_of(hop))
-            .map_or(Placement::Owner, Placement::Index);
+        let arbiter = first_hop.as_ref().and_then(|hop| node.arbiter_of(hop));
+        let options = WorkerOptions::with_mailbox(
+            MailboxOptions::new(&own)
+                .incoming(incoming)
+                .outgoing(self.options.outgoing.clone()),
+        )
+        .placement(arbiter.map_or(Placement::Owner, Placement::Index));
         let flow = first_hop.as_ref().and_then(|hop| node.flow_of(hop));
-        let own = blueprint.address().clone();
-        let options = blueprint.options(placement);
-        let (open, pong_timeout) = (self.status.begin(), self.options.pong_timeout);
+        let (stream, ping) = Stream::inlet(self.options.memory.clone(), takes_early.load(Ordering::Relaxed));
+        let client = if arbiter.is_none_or(|arbiter| arbiter == ctx.arbiter()) {
+            Client::Here(socket)
+        } else {
+            let io = |error| Error::io("preparing a client's socket", error);
+            Client::Elsewhere(socket.into_std().map_err(io)?)
+        };
+        let request = Box::new(Request {
+            client,
+            ping,
+            asking: Asking { route, takes_early },
+            parts: Parts {
+                stream,
+                remote: None,
+                first_hop,
+                peer: None,
+                refused,
+                outgoing: self.options.outgoing.clone(),
+                early: None,
+                deadline: Instant::now() + self.options.pong_timeout,
+                open: self.status.begin(),
+            },
+        });
         if let Some(flow) = flow {
             node.add_consumer(&flow, &own);
         }
-        ctx.start_task(options, move |mut ctx| async move {
-            let (stream, ping) = Stream::inlet();
-            let socket = match TcpStream::from_std(socket) {
-                Ok(socket) => socket,
-                Err(error) => return open.0.fail(FailureKind::Reset, error.to_string()),
-            };
-            let deadline = Instant::now() + pong_timeout;
-            let own = ctx.address().clone();
-            let asking = ctx.send_message(Message::new(route, &own, ping.encode()));
-            match tokio::time::timeout_at(deadline, asking).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    let text = format!("the outlet cannot be asked: {error}");
-                    return open.0.fail(FailureKind::PathLost, text);
-                }
-                Err(_) => {
-                    let text = "the outlet cannot be asked: the path to it takes nothing";
-                    return open.0.fail(FailureKind::NoAnswer, text.to_owned());
-                }
-            }
-            let far = FarEnd {
-                first_hop,
-                ..FarEnd::default()
-            };
-            match Connection::start(ctx, blueprint, socket, stream, far, open) {
-                Ok(connection) => connection.run(Some(deadline)).await,
-                Err(error) => tracing::debug!("a portal connection could not be started: {error}"),
-            }
-        })?;
+        ctx.start_task(options, move |ctx| serve(ctx, request))?;
         Ok(())
     }
+}
+
+/// A client, and what it needs.
+struct Request {
+    client: Client,
+    ping: PortalMessage,
+    asking: Asking,
+    parts: Parts,
+}
+
+enum Client {
+    /// Its socket can be used on this thread.
+    Here(TcpStream),
+    /// Its socket must be registered with another thread's event loop.
+    Elsewhere(std::net::TcpStream),
+}
+
+async fn serve(ctx: Context, request: Box<Request>) {
+    let mut connection = {
+        let Request {
+            client,
+            ping,
+            asking,
+            parts,
+        } = *request;
+        let socket = match client {
+            Client::Here(socket) => socket,
+            Client::Elsewhere(socket) => match TcpStream::from_std(socket) {
+                Ok(socket) => socket,
+                Err(error) => return parts.open.0.fail(FailureKind::Reset, error.to_string()),
+            },
+        };
+        let mut connection = Box::new(Connection::inlet(ctx, parts, socket, asking));
+        if let Err(end) = connection.ask(&ping) {
+            return Box::pin(connection.end(end)).await;
+        }
+        connection
+    };
+    let end = poll_fn(|cx| connection.poll(cx)).await;
+    Box::pin(connection.end(end)).await;
 }

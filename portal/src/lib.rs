@@ -17,29 +17,36 @@
 //!
 //! Between two Portolan ends (extension X3 of spec 06, agreed in Ping and Pong) each connection has a window, so that
 //! an application that does not read delays nobody else; one direction may end before the other; and an end says why it
-//! closes. A stock peer notices nothing of it.
+//! closes. Once an inlet has learnt that its outlet takes them, the client's first bytes go right behind the Ping. A stock
+//! peer notices nothing of it.
 //!
 //! # What is bounded
 //!
 //! | what | bound | then |
 //! |---|---|---|
-//! | bytes that wait for an application | [`stream::WINDOW`], with its messages' overhead | the sender gets no credit |
-//! | the same, with a stock peer | the same | its channel waits; after 30 s without progress the connection is closed |
+//! | bytes that wait for an application | its window: [`stream::MIN_WINDOW`] to [`stream::MAX_WINDOW`], with its messages' overhead | the sender gets no credit |
+//! | the same, of all connections of a node | [`WindowMemory`], beyond the smallest windows | windows do not grow, and large ones shrink |
+//! | the same, with a stock peer | 2 MiB | its channel waits; after 30 s without progress the connection is closed |
+//! | bytes sent behind a Ping | [`stream::EARLY`] | the rest waits for the Pong |
 //! | connections of an inlet or outlet | settings | further ones are refused, with the reason |
 //! | time to connect to the target, and for the Pong | settings | the client is closed, with the reason |
 //!
 //! # Modules
 //!
 //! * [`protocol`]: the messages and their bytes.
-//! * [`stream`]: one end of a connection as a state machine without sockets.
-//! * [`inlet`], [`outlet`]: the two ends as workers; `connection` is what they share.
+//! * [`stream`]: one end of a connection as a state machine without sockets; [`memory`]: what all windows share.
+//! * [`inlet`], [`outlet`]: the two ends as workers; `connection` is what they share, `application` its socket.
+//! * `early`: how what comes right behind a Ping finds the connection.
 //! * [`status`]: counters and failures.
 //! * [`socket`]: the application's side, plain or wrapped (TLS).
 //! * `gate`: rules that close a connection when they refuse one of its messages.
 
+mod application;
 mod connection;
+mod early;
 mod gate;
 pub mod inlet;
+pub mod memory;
 pub mod outlet;
 pub mod protocol;
 pub mod socket;
@@ -47,6 +54,7 @@ pub mod status;
 pub mod stream;
 
 pub use inlet::{Inlet, InletOptions};
+pub use memory::WindowMemory;
 pub use outlet::{Outlet, OutletOptions};
 pub use socket::{ByteStream, Wrap, Wrapping};
 pub use status::{Failure, FailureHook, FailureKind, PortalStatus};

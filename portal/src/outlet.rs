@@ -1,26 +1,31 @@
 //! The end of a portal that connects to the service.
 
-use std::io;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use portolan_runtime::{
-    AccessControl, Address, Context, Envelope, Message, Node, PeerIdentifier, Placement, Result, Route,
-    SyncWorker, WorkerOptions,
+    AccessControl, Address, Context, MailboxOptions, Message, Node, Passage, Placement, Result, WorkerOptions,
 };
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::Instant;
 
-use crate::connection::{Blueprint, Connection, FarEnd, Rules};
+use crate::connection::{Connecting, Connection, Parts};
+use crate::early::Early;
+use crate::gate::{self, Detour};
+use crate::memory::WindowMemory;
 use crate::protocol::{Offer, PortalMessage, Reason};
 use crate::socket::{Socket, Wrap};
-use crate::status::{FailureHook, FailureKind, Open, PortalStatus};
+use crate::status::{FailureHook, FailureKind, PortalStatus};
 use crate::stream::Stream;
 
 /// How long connecting to the target may take by default. Shorter than an inlet waits for its Pong.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// Connections of one outlet at a time, by default.
 pub const MAX_CONNECTIONS: u64 = 16 * 1024;
+/// Refusals that may wait for a path that takes nothing; further Pings are not answered.
+const MAX_REFUSALS: usize = 64;
 
 /// How an outlet is made.
 #[derive(Clone)]
@@ -37,6 +42,8 @@ pub struct OutletOptions {
     pub enable_nagle: bool,
     /// Wraps each connection to the target, as TLS does; within the time that connecting may take.
     pub wrap: Option<Wrap>,
+    /// What the windows of its connections may promise together; to be shared by all portals of a node.
+    pub memory: WindowMemory,
     /// Told of each failure.
     pub on_failure: Option<FailureHook>,
 }
@@ -50,6 +57,7 @@ impl Default for OutletOptions {
             max_connections: MAX_CONNECTIONS,
             enable_nagle: false,
             wrap: None,
+            memory: WindowMemory::default(),
             on_failure: None,
         }
     }
@@ -78,17 +86,21 @@ impl Outlet {
     ) -> Result<Self> {
         let status = PortalStatus::new(options.on_failure.clone());
         let target: Arc<str> = target.into();
-        let rules = Rules {
-            incoming: options.incoming.clone(),
-            outgoing: options.outgoing.clone(),
-        };
-        let worker = Listener {
+        let address = address.into();
+        let listener = Listener {
+            address: address.clone(),
             target: Arc::clone(&target),
-            options: Arc::new(options),
-            rules,
+            options,
             status: Arc::clone(&status),
+            early: Arc::default(),
+            refusing: Arc::default(),
         };
-        let address = node.start_sync_worker(WorkerOptions::new(address), worker)?;
+        let options = WorkerOptions::with_mailbox(
+            MailboxOptions::new(address)
+                .incoming(AccessControl::AllowAll)
+                .outgoing(AccessControl::AllowAll),
+        );
+        let address = node.start_passage(options, Arc::new(listener))?;
         Ok(Self {
             node: node.clone(),
             address,
@@ -119,33 +131,44 @@ impl Outlet {
 }
 
 struct Listener {
+    address: Address,
     target: Arc<str>,
-    options: Arc<OutletOptions>,
-    rules: Rules,
+    options: OutletOptions,
     status: Arc<PortalStatus>,
+    /// Connections whose inlets may not know their address yet.
+    early: Arc<Early>,
+    /// Refusals on their way.
+    refusing: Arc<AtomicUsize>,
 }
 
-impl SyncWorker for Listener {
-    fn handle(&mut self, ctx: &mut Context, envelope: Envelope) -> Result<()> {
-        let PortalMessage::Ping(offer) = PortalMessage::decode(envelope.message.payload.as_slice())? else {
+impl Passage for Listener {
+    /// Takes a Ping in the turn of whoever brings it, so that what follows it finds the connection, in the same order.
+    fn pass(&self, node: &Node, source: &Address, message: &mut Message) -> Result<bool> {
+        let PortalMessage::Ping(offer) = PortalMessage::decode(message.payload.as_slice())? else {
             // No connection is made for anything but a Ping (spec 01 W26).
-            return Ok(());
+            let connection = message
+                .back
+                .recipient()
+                .and_then(|inlet| self.early.find(source, inlet));
+            return Ok(match connection {
+                Some(connection) if message.onward.len() == 1 => {
+                    message.onward = connection.into();
+                    true
+                }
+                _ => false,
+            });
         };
         // The rule is asked here and not by the runtime, so that the refusal can be told.
-        if let Err(denial) = ctx.check_incoming(&self.rules.incoming, &envelope) {
-            let who = envelope
-                .message
+        if let Err(denial) = node.check_incoming(&self.options.incoming, source, &self.address, message) {
+            let who = message
                 .peer()
                 .map_or("somebody unknown".to_owned(), |peer| peer.identifier.to_string());
             self.status
                 .fail(FailureKind::Denied, format!("{who} was refused: {denial}"));
-            return refuse(
-                ctx,
-                &envelope.message.back,
-                offer,
-                Reason::Denied,
-                "the policy of the outlet denies it",
-            );
+            let text = "the policy of the outlet denies it".to_owned();
+            return self
+                .refuse(node, message, offer, Reason::Denied, text)
+                .map(|()| false);
         }
         if self.status.open() >= self.options.max_connections {
             let text = format!(
@@ -153,144 +176,141 @@ impl SyncWorker for Listener {
                 self.options.max_connections
             );
             self.status.fail(FailureKind::Limit, text.clone());
-            return refuse(ctx, &envelope.message.back, offer, Reason::Limit, &text);
+            return self
+                .refuse(node, message, offer, Reason::Limit, text)
+                .map(|()| false);
         }
-        let blueprint = Blueprint::new(&self.rules);
-        let node = ctx.node().clone();
+        self.connect(node, source, message, offer).map(|()| false)
+    }
+}
+
+impl Listener {
+    /// Starts a connection.
+    fn connect(&self, node: &Node, source: &Address, message: &mut Message, offer: Offer) -> Result<()> {
+        let back = std::mem::take(&mut message.back);
+        let own = Address::random();
+        let early = match back.recipient() {
+            Some(inlet) if offer.early => {
+                let entry = self.early.enter(source.clone(), inlet.clone(), own.clone());
+                Some(Box::new(entry))
+            }
+            _ => None,
+        };
+        let detour = early.is_some().then(|| Detour {
+            outlet: self.address.clone(),
+            channel: source.clone(),
+        });
+        let (incoming, refused) = gate::incoming(&self.options.incoming, detour);
         // The connection lives where its channel lives, and can be reached from that channel alone.
-        let placement = node
-            .arbiter_of(&envelope.source)
-            .map_or(Placement::Owner, Placement::Index);
-        let flow = node.produced_by(&envelope.source);
-        let options = blueprint.options(placement);
-        let own = blueprint.address().clone();
-        let peer = envelope.message.peer().map(|peer| peer.identifier);
-        let back = envelope.message.back;
-        let (target, outlet, open) = (
-            Arc::clone(&self.target),
-            Arc::clone(&self.options),
-            self.status.begin(),
-        );
+        let placement = node.arbiter_of(source).map_or(Placement::Owner, Placement::Index);
+        let options = WorkerOptions::with_mailbox(
+            MailboxOptions::new(&own)
+                .incoming(incoming)
+                .outgoing(self.options.outgoing.clone()),
+        )
+        .placement(placement);
+        let (stream, pong) = Stream::outlet(self.options.memory.clone(), offer);
+        let (target, enable_nagle) = (Arc::clone(&self.target), self.options.enable_nagle);
+        let socket = Box::pin({
+            let (target, wrap) = (Arc::clone(&target), self.options.wrap.clone());
+            async move {
+                let socket = TcpStream::connect(&*target).await?;
+                set_up(&socket, enable_nagle);
+                match wrap {
+                    None => Ok(Socket::Plain(socket)),
+                    Some(wrap) => wrap(socket).await.map(Socket::Wrapped),
+                }
+            }
+        });
+        let limit = self.options.connect_timeout;
+        let request = Box::new((
+            Parts {
+                stream,
+                first_hop: back.next().cloned(),
+                remote: Some(back),
+                peer: message.peer().map(|peer| peer.identifier),
+                refused,
+                outgoing: self.options.outgoing.clone(),
+                early,
+                deadline: Instant::now() + limit,
+                open: self.status.begin(),
+            },
+            Connecting {
+                target,
+                socket,
+                pong,
+                limit,
+            },
+        ));
         // Before it starts: the inlet's first payload must not come before the right to deliver it.
-        if let Some(flow) = flow {
+        if let Some(flow) = node.produced_by(source) {
             node.add_consumer(&flow, &own);
         }
-        ctx.start_task(options, move |ctx| {
-            connect(
-                ctx,
-                blueprint,
-                Request {
-                    target,
-                    options: outlet,
-                    offer,
-                    back,
-                    peer,
-                },
-                open,
-            )
+        node.start_task_of(&self.address, options, move |ctx| serve(ctx, request))?;
+        Ok(())
+    }
+
+    /// Answers a Ping with a Pong, which a stock inlet needs to see first, and the refusal. Both wait where the path takes
+    /// nothing, and nothing else does.
+    fn refuse(
+        &self,
+        node: &Node,
+        message: &mut Message,
+        offer: Offer,
+        reason: Reason,
+        text: String,
+    ) -> Result<()> {
+        let back = std::mem::take(&mut message.back);
+        let waiting = Waiting::new(&self.refusing);
+        if back.is_empty() || waiting.0.load(Ordering::Relaxed) > MAX_REFUSALS {
+            return Ok(());
+        }
+        let own = self.address.clone();
+        let options = WorkerOptions::with_mailbox(
+            MailboxOptions::new(Address::random()).outgoing(AccessControl::AllowAll),
+        );
+        node.start_task_of(&self.address, options, move |mut ctx| async move {
+            let _waiting = waiting;
+            let (mut stream, pong) = Stream::outlet(WindowMemory::new(0), offer);
+            for answer in [Some(pong), stream.close(reason, &text)].into_iter().flatten() {
+                // The router has counted and logged what it refused.
+                let _ = ctx.forward(Message::new(&back, &own, answer.encode()));
+            }
+            ctx.flush().await;
         })?;
         Ok(())
     }
 }
 
-/// Answers a Ping with a Pong, which a stock inlet needs to see first, and the refusal.
-fn refuse(ctx: &mut Context, back: &Route, offer: Offer, reason: Reason, text: &str) -> Result<()> {
-    let (mut stream, pong) = Stream::outlet(offer);
-    let own = ctx.address().clone();
-    for message in [Some(pong), stream.close(reason, text)].into_iter().flatten() {
-        if !back.is_empty() {
-            ctx.forward(Message::new(back, &own, message.encode()))?;
-        }
+/// Counts one that waits, as long as it lives.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
     }
-    Ok(())
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Applies the options to the target's socket (spec 01 W28).
-fn set_up(socket: &TcpStream, options: &OutletOptions) {
+fn set_up(socket: &TcpStream, enable_nagle: bool) {
     // A socket without it works all the same.
-    let _ = socket.set_nodelay(!options.enable_nagle);
+    let _ = socket.set_nodelay(!enable_nagle);
 }
 
-/// What an inlet has asked for.
-struct Request {
-    target: Arc<str>,
-    options: Arc<OutletOptions>,
-    offer: Offer,
-    back: Route,
-    peer: Option<PeerIdentifier>,
-}
-
-async fn connect(mut ctx: Context, blueprint: Blueprint, request: Request, open: Open) {
-    let Request {
-        target,
-        options,
-        offer,
-        back,
-        peer,
-    } = request;
-    let first_hop = back.next().cloned();
-    let path_lost = first_hop.as_ref().map(|hop| ctx.node().ended(hop));
-    let path_lost = async {
-        match path_lost {
-            Some(lost) => lost.await,
-            None => std::future::pending().await,
-        }
+async fn serve(ctx: Context, request: Box<(Parts, Connecting)>) {
+    let mut connection = {
+        let (parts, connecting) = *request;
+        Box::new(Connection::outlet(ctx, parts, connecting))
     };
-    let stopping = ctx.stopping();
-    let connecting = async {
-        let socket = TcpStream::connect(&*target).await?;
-        set_up(&socket, &options);
-        match &options.wrap {
-            None => Ok(Socket::Plain(socket)),
-            Some(wrap) => wrap(socket).await.map(Socket::Wrapped),
-        }
-    };
-    let connected = tokio::select! {
-        connected = timeout(options.connect_timeout, connecting) => connected,
-        () = path_lost => return,
-        () = stopping => return,
-    };
-    let limit = options.connect_timeout;
-    let socket = match connected.unwrap_or_else(|_| {
-        Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("no answer within {limit:?}"),
-        ))
-    }) {
-        Ok(socket) => socket,
-        Err(error) => {
-            let text = format!("the target {target} cannot be reached: {error}");
-            let _ = refuse(&mut ctx, &back, offer, Reason::Unreachable, &text);
-            ctx.flush().await;
-            open.0.fail(FailureKind::Unreachable, text);
-            return;
-        }
-    };
-    let (stream, pong) = Stream::outlet(offer);
-    // The Pong goes out before the reader starts, so that it precedes every payload.
-    let own = ctx.address().clone();
-    if let Err(error) = ctx.send_message(Message::new(&back, &own, pong.encode())).await {
-        open.0.fail(
-            FailureKind::PathLost,
-            format!("the answer could not be sent: {error}"),
-        );
-        return;
-    }
-    match Connection::start(
-        ctx,
-        blueprint,
-        socket,
-        stream,
-        FarEnd {
-            remote: Some(back),
-            peer,
-            first_hop,
-        },
-        open,
-    ) {
-        Ok(connection) => connection.run(None).await,
-        Err(error) => tracing::debug!("a portal connection could not be started: {error}"),
-    }
+    let end = poll_fn(|cx| connection.poll(cx)).await;
+    Box::pin(connection.end(end)).await;
 }
 
 impl std::fmt::Debug for OutletOptions {
@@ -312,13 +332,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         for enable_nagle in [false, true] {
             let socket = TcpStream::connect(address).await.unwrap();
-            set_up(
-                &socket,
-                &OutletOptions {
-                    enable_nagle,
-                    ..OutletOptions::default()
-                },
-            );
+            set_up(&socket, enable_nagle);
             assert_eq!(socket.nodelay().unwrap(), !enable_nagle);
         }
     }

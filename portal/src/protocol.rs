@@ -9,6 +9,8 @@
 //! | `04` | Credit | varint: the reader takes as many bytes more | after X3 part 1 was agreed |
 //! | `05` | End | – : the sender's direction ends, the other goes on | after X3 part 2 was agreed |
 //! | `06` | Close | varint reason, BARE string text: both directions end | after X3 part 3 was agreed |
+//! | `07` | Reclaim | varint: the reader takes back as much credit, if it is unused | after X3 part 7 was agreed |
+//! | `08` | Returned | varint: so much was unused, and is given back | after X3 part 7 was agreed |
 
 use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
@@ -26,6 +28,8 @@ const PAYLOAD: u8 = 3;
 const CREDIT: u8 = 4;
 const END: u8 = 5;
 const CLOSE: u8 = 6;
+const RECLAIM: u8 = 7;
+const RETURNED: u8 = 8;
 
 /// What one end can do beyond the reference (extension X3): a CBOR map with small keys, of which unknown ones are
 /// skipped. An extension is used when it stands in the Ping and in the Pong.
@@ -38,6 +42,11 @@ pub struct Offer {
     pub half_close: bool,
     /// Key 3: an end says why it closes.
     pub reasons: bool,
+    /// Key 6. In a Ping: bytes may follow before the Pong, to the address that the Ping went to. In a Pong: they were
+    /// taken, and so will those behind further Pings.
+    pub early: bool,
+    /// Key 7: credit that nobody uses is given back.
+    pub reclaim: bool,
 }
 
 impl Offer {
@@ -49,18 +58,22 @@ impl Offer {
         if self.is_empty() {
             return;
         }
-        let entries = u64::from(self.window.is_some()) + u64::from(self.half_close) + u64::from(self.reasons);
+        let flags = [
+            (2, self.half_close),
+            (3, self.reasons),
+            (6, self.early),
+            (7, self.reclaim),
+        ];
+        let set = flags.iter().filter(|(_, set)| *set);
+        let entries = u64::from(self.window.is_some()) + set.clone().count() as u64;
         let mut encoder = Encoder::new(out);
         // Writing into a vector cannot fail.
         let _ = encoder.map(entries);
         if let Some(window) = self.window {
             let _ = encoder.u8(1).and_then(|encoder| encoder.u32(window));
         }
-        if self.half_close {
-            let _ = encoder.u8(2).and_then(|encoder| encoder.bool(true));
-        }
-        if self.reasons {
-            let _ = encoder.u8(3).and_then(|encoder| encoder.bool(true));
+        for (key, _) in set {
+            let _ = encoder.u8(*key).and_then(|encoder| encoder.bool(true));
         }
     }
 
@@ -88,6 +101,8 @@ impl Offer {
                 }
                 2 => offer.half_close = flag(decoder)?,
                 3 => offer.reasons = flag(decoder)?,
+                6 => offer.early = flag(decoder)?,
+                7 => offer.reclaim = flag(decoder)?,
                 _ => decoder.skip()?,
             }
         }
@@ -170,6 +185,10 @@ pub enum PortalMessage {
     End,
     /// Both directions end, and why.
     Close(Reason, String),
+    /// The reader takes credit back.
+    Reclaim(u64),
+    /// The sender gives credit back.
+    Returned(u64),
 }
 
 impl PortalMessage {
@@ -199,6 +218,8 @@ impl PortalMessage {
                 let cut = text.floor_char_boundary(MAX_REASON_TEXT);
                 Self::Close(reason, text[..cut].to_owned())
             }
+            RECLAIM => Self::Reclaim(reader.uint()?),
+            RETURNED => Self::Returned(reader.uint()?),
             _ => return Err(DecodeError::Invalid("unknown portal message")),
         })
     }
@@ -222,6 +243,14 @@ impl PortalMessage {
                 bare::put_uint(&mut out, *bytes);
             }
             Self::End => out.push(END),
+            Self::Reclaim(bytes) => {
+                out.push(RECLAIM);
+                bare::put_uint(&mut out, *bytes);
+            }
+            Self::Returned(bytes) => {
+                out.push(RETURNED);
+                bare::put_uint(&mut out, *bytes);
+            }
             Self::Close(reason, text) => {
                 out.push(CLOSE);
                 bare::put_uint(&mut out, reason.code());
@@ -284,6 +313,7 @@ mod tests {
             window: Some(262_144),
             half_close: true,
             reasons: true,
+            ..Offer::default()
         };
         assert_eq!(
             hex::encode(PortalMessage::Ping(offer).encode()),
@@ -293,7 +323,28 @@ mod tests {
             PortalMessage::decode(&PortalMessage::Ping(offer).encode()).unwrap(),
             PortalMessage::Ping(offer)
         );
+        let all = Offer {
+            window: Some(65_536),
+            early: true,
+            reclaim: true,
+            ..offer
+        };
+        assert_eq!(
+            hex::encode(PortalMessage::Ping(all).encode()),
+            "00a5011a0001000002f503f506f507f5"
+        );
+        assert_eq!(
+            PortalMessage::decode(&PortalMessage::Pong(all).encode()).unwrap(),
+            PortalMessage::Pong(all)
+        );
         assert_eq!(hex::encode(PortalMessage::Credit(131_072).encode()), "04808008");
+        for (message, bytes) in [
+            (PortalMessage::Reclaim(131_072), "07808008"),
+            (PortalMessage::Returned(300), "08ac02"),
+        ] {
+            assert_eq!(hex::encode(message.encode()), bytes);
+            assert_eq!(PortalMessage::decode(&unhex(bytes)).unwrap(), message);
+        }
         assert_eq!(hex::encode(PortalMessage::End.encode()), "05");
         let close = PortalMessage::Close(Reason::Unreachable, "no".into());
         assert_eq!(hex::encode(close.encode()), "0601026e6f");
@@ -327,7 +378,7 @@ mod tests {
 
     #[test]
     fn what_is_malformed_is_refused() {
-        for text in ["", "07", "8300", "0306aa", "0380", "04", "06"] {
+        for text in ["", "07", "08", "09", "8300", "0306aa", "0380", "04", "06"] {
             assert!(PortalMessage::decode(&unhex(text)).is_err(), "{text}");
         }
     }

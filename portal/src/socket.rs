@@ -1,21 +1,16 @@
 //! The application's side of a connection: a TCP socket, or a stream that was wrapped around one, as TLS is.
-//!
-//! The data path asks a socket whether it would block. A wrapped stream can only be polled; it is polled with a waker
-//! that rings a bell, so that both can be used in the same way.
 
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BufMut;
 use portolan_runtime::Payload;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::Notify;
 
 /// A stream of bytes in both directions.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -35,175 +30,104 @@ pub(crate) enum Socket {
     Wrapped(Box<dyn ByteStream>),
 }
 
-impl From<TcpStream> for Socket {
-    fn from(socket: TcpStream) -> Self {
-        Socket::Plain(socket)
-    }
-}
-
 impl Socket {
-    pub(crate) fn into_split(self) -> (Reading, Writing) {
+    /// Reads once into what `make` gives, at most `limit` bytes. Empty at the end of the stream. No buffer is held while
+    /// there is nothing.
+    pub(crate) fn poll_read(
+        &mut self,
+        limit: usize,
+        make: impl FnOnce() -> Payload,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Payload>> {
+        let mut payload;
         match self {
             Socket::Plain(socket) => {
-                let (reading, writing) = socket.into_split();
-                (Reading::Plain(reading), Writing::Plain(writing))
+                ready!(socket.poll_read_ready(cx))?;
+                payload = make();
+                // A read that does not fill the room is not followed by one that finds nothing.
+                let mut room = payload.buffer_mut().limit(limit);
+                ready!(pin!(socket.read_buf(&mut room)).poll(cx))?;
             }
             Socket::Wrapped(stream) => {
-                let (reading, writing) = tokio::io::split(stream);
-                let bell = Arc::new(Bell::default());
-                let waker = Waker::from(Arc::clone(&bell));
-                let writing = Writing::Wrapped { writing, bell, waker };
-                (Reading::Wrapped(reading), writing)
+                payload = make();
+                let mut room = payload.buffer_mut().limit(limit);
+                ready!(pin!(stream.read_buf(&mut room)).poll(cx))?;
             }
         }
-    }
-}
-
-/// Rung when a wrapped stream that could take nothing can be asked again.
-#[derive(Default)]
-pub(crate) struct Bell(Notify);
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.0.notify_one();
+        Poll::Ready(Ok(payload))
     }
 
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.notify_one();
-    }
-}
-
-/// What comes from the application.
-pub(crate) enum Reading {
-    Plain(OwnedReadHalf),
-    Wrapped(ReadHalf<Box<dyn ByteStream>>),
-}
-
-impl Reading {
-    /// Reads once into what `make` gives, at most `limit` bytes. Empty at the end of the stream. No buffer is held while
-    /// there is nothing. Nothing is lost when it is dropped.
-    pub(crate) async fn read(&mut self, limit: usize, make: impl Fn() -> Payload) -> io::Result<Payload> {
-        match self {
-            Reading::Plain(reading) => loop {
-                reading.readable().await?;
-                let mut payload = make();
-                let mut buffer = payload.buffer_mut().limit(limit);
-                match reading.try_read_buf(&mut buffer) {
-                    Ok(_) => return Ok(payload),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Err(error),
-                }
-            },
-            Reading::Wrapped(reading) => {
-                std::future::poll_fn(|cx| {
-                    let mut payload = make();
-                    let mut buffer = payload.buffer_mut().limit(limit);
-                    let polled = std::pin::pin!(reading.read_buf(&mut buffer)).poll(cx);
-                    polled.map(|read| read.map(|_| payload))
-                })
-                .await
-            }
-        }
-    }
-}
-
-/// What goes to the application.
-pub(crate) enum Writing {
-    Plain(OwnedWriteHalf),
-    Wrapped {
-        writing: WriteHalf<Box<dyn ByteStream>>,
-        bell: Arc<Bell>,
-        waker: Waker,
-    },
-}
-
-/// `Pending` as sockets say it.
-fn would_block<T>(polled: Poll<io::Result<T>>) -> io::Result<T> {
-    match polled {
-        Poll::Ready(result) => result,
-        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-    }
-}
-
-impl Writing {
     /// Writes what is taken at once.
-    pub(crate) fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Writing::Plain(writing) => writing.try_write_vectored(slices),
-            Writing::Wrapped { writing, waker, .. } => {
-                let mut cx = Context::from_waker(waker);
-                would_block(Pin::new(writing).poll_write_vectored(&mut cx, slices))
-            }
+    pub(crate) fn poll_write(
+        &mut self,
+        slices: &[IoSlice<'_>],
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        match (self, slices) {
+            (Socket::Plain(socket), [one]) => Pin::new(socket).poll_write(cx, one),
+            (Socket::Plain(socket), all) => Pin::new(socket).poll_write_vectored(cx, all),
+            (Socket::Wrapped(stream), all) => Pin::new(stream).poll_write_vectored(cx, all),
         }
     }
 
     /// Passes on what a wrapped stream has taken and keeps.
-    pub(crate) fn try_flush(&mut self) -> io::Result<()> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Writing::Plain(_) => Ok(()),
-            Writing::Wrapped { writing, waker, .. } => {
-                would_block(Pin::new(writing).poll_flush(&mut Context::from_waker(waker)))
-            }
+            Socket::Plain(_) => Poll::Ready(Ok(())),
+            Socket::Wrapped(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
-    /// Returns when it is worth trying again.
-    pub(crate) async fn writable(&self) -> io::Result<()> {
+    /// Ends the direction towards the application. A wrapped stream has something to say then, which the application may
+    /// not take.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Writing::Plain(writing) => writing.writable().await,
-            Writing::Wrapped { bell, .. } => {
-                bell.0.notified().await;
-                Ok(())
-            }
+            Socket::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Socket::Wrapped(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
-    /// Ends this direction.
-    pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
-        match self {
-            Writing::Plain(writing) => writing.shutdown().await,
-            Writing::Wrapped { writing, .. } => writing.shutdown().await,
-        }
-    }
-
-    /// Ends the connection so that the application sees an error and not a clean end that looks like a complete answer.
-    pub(crate) fn abort(self) {
-        if let Writing::Plain(writing) = self {
-            let _ = SockRef::from(writing.as_ref()).set_linger(Some(Duration::ZERO));
-            writing.forget();
+    /// When it is dropped, the application shall see an error and not a clean end that looks like a complete answer.
+    pub(crate) fn end_with_an_error(&self) {
+        if let Socket::Plain(socket) = self {
+            let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::task::Waker;
+
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     #[tokio::test]
-    async fn a_wrapped_stream_that_is_full_takes_more_when_its_bell_has_rung() {
+    async fn a_wrapped_stream_that_is_full_takes_more_when_its_other_end_has_read() {
         let (near, mut far) = tokio::io::duplex(8);
-        let (mut reading, mut writing) = Socket::Wrapped(Box::new(near)).into_split();
-        assert_eq!(
-            writing
-                .try_write_vectored(&[IoSlice::new(b"0123456789")])
-                .unwrap(),
-            8
-        );
-        let full = writing.try_write_vectored(&[IoSlice::new(b"89")]).unwrap_err();
-        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        let mut socket = Socket::Wrapped(Box::new(near));
+        let write = async |socket: &mut Socket, bytes: &[u8]| {
+            poll_fn(|cx| socket.poll_write(&[IoSlice::new(bytes)], cx)).await
+        };
+        assert_eq!(write(&mut socket, b"0123456789").await.unwrap(), 8);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(socket.poll_write(&[IoSlice::new(b"89")], &mut cx).is_pending());
         let mut taken = [0; 8];
-        far.read_exact(&mut taken).await.unwrap();
-        writing.writable().await.unwrap();
-        assert_eq!(writing.try_write_vectored(&[IoSlice::new(b"89")]).unwrap(), 2);
-        writing.try_flush().unwrap();
+        let (written, read) = tokio::join!(write(&mut socket, b"89"), far.read_exact(&mut taken));
+        assert_eq!((written.unwrap(), read.unwrap()), (2, 8));
+        poll_fn(|cx| socket.poll_flush(cx)).await.unwrap();
 
         far.write_all(b"back").await.unwrap();
-        let payload = reading.read(3, || Payload::with_capacity(16)).await.unwrap();
-        assert_eq!(payload.as_slice(), b"bac");
+        let read = async |socket: &mut Socket| {
+            poll_fn(|cx| socket.poll_read(3, || Payload::with_capacity(16), cx))
+                .await
+                .unwrap()
+        };
+        assert_eq!(read(&mut socket).await.as_slice(), b"bac");
         drop(far);
-        let payload = reading.read(3, || Payload::with_capacity(16)).await.unwrap();
-        assert_eq!(payload.as_slice(), b"k");
-        let end = reading.read(3, || Payload::with_capacity(16)).await.unwrap();
-        assert_eq!(end.as_slice(), b"");
+        assert_eq!(read(&mut socket).await.as_slice(), b"k");
+        assert_eq!(read(&mut socket).await.as_slice(), b"");
     }
 }

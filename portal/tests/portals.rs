@@ -665,3 +665,274 @@ async fn an_inlet_with_a_stock_outlet_uses_the_stock_protocol() {
     drop(outlet);
     world.stop().await;
 }
+
+// X3 part 6: bytes behind the Ping.
+
+/// Plays an outlet at `name` that knows extensions, by hand.
+async fn outlet_by_hand(world: &World, name: &str) -> Context {
+    let outlet = world.far.context(WorkerOptions::new(name)).unwrap();
+    for listener in world.far_tcp.listeners() {
+        world.far.add_consumer(listener.flow(), &name.into());
+    }
+    world.inlet.connect(route![world.connection.sender(), name]);
+    outlet
+}
+
+const EARLY_PONG: &[u8] = b"\x01\xa5\x01\x1a\x00\x01\x00\x00\x02\xf5\x03\xf5\x06\xf5\x07\xf5";
+
+async fn answer(outlet: &mut Context, remote: &portolan_runtime::Route, name: &str, message: &[u8]) {
+    outlet
+        .send_message(Message::new(remote, name, message))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn bytes_go_right_behind_the_ping_once_the_outlet_is_known_to_take_them() {
+    let world = world().await;
+    let mut outlet = outlet_by_hand(&world, "by-hand").await;
+    let mut first = TcpStream::connect(world.inlet.local()).await.unwrap();
+    first.write_all(b"one").await.unwrap();
+    let (ping, remote) = receive(&mut outlet).await;
+    assert!(matches!(
+        PortalMessage::decode(&ping).unwrap(),
+        PortalMessage::Ping(Offer { early: true, .. })
+    ));
+    answer(&mut outlet, &remote, "by-hand", EARLY_PONG).await;
+    assert_eq!(
+        receive(&mut outlet).await.0,
+        b"\x03\x03one",
+        "only after the Pong"
+    );
+
+    let mut second = TcpStream::connect(world.inlet.local()).await.unwrap();
+    second.write_all(b"two").await.unwrap();
+    let (ping, remote) = receive(&mut outlet).await;
+    assert_eq!(ping[0], 0);
+    assert_eq!(receive(&mut outlet).await.0, b"\x03\x03two", "before any Pong");
+    answer(&mut outlet, &remote, "by-hand", EARLY_PONG).await;
+    second.write_all(b"three").await.unwrap();
+    assert_eq!(
+        receive(&mut outlet).await.0,
+        b"\x03\x05three",
+        "and nothing twice"
+    );
+
+    // Another outlet is another matter.
+    let mut other = outlet_by_hand(&world, "other").await;
+    let mut third = TcpStream::connect(world.inlet.local()).await.unwrap();
+    third.write_all(b"four").await.unwrap();
+    let (_, remote) = receive(&mut other).await;
+    answer(&mut other, &remote, "other", b"\x01").await;
+    assert_eq!(receive(&mut other).await.0, b"\x03\x04four");
+    drop((outlet, other));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_outlet_that_no_longer_takes_bytes_behind_the_ping_loses_none() {
+    let world = world().await;
+    let mut outlet = outlet_by_hand(&world, "by-hand").await;
+    let mut first = TcpStream::connect(world.inlet.local()).await.unwrap();
+    let (_, remote) = receive(&mut outlet).await;
+    answer(&mut outlet, &remote, "by-hand", EARLY_PONG).await;
+    first.write_all(b"x").await.unwrap();
+    receive(&mut outlet).await;
+    let mut second = TcpStream::connect(world.inlet.local()).await.unwrap();
+    second.write_all(b"precious").await.unwrap();
+    let (_, remote) = receive(&mut outlet).await;
+    assert_eq!(receive(&mut outlet).await.0, b"\x03\x08precious");
+    // A stock outlet stands there now: it has dropped that.
+    answer(&mut outlet, &remote, "by-hand", b"\x01").await;
+    assert_eq!(receive(&mut outlet).await.0, b"\x03\x08precious", "again");
+    second.write_all(b"more").await.unwrap();
+    assert_eq!(receive(&mut outlet).await.0, b"\x03\x04more");
+    // And the next connection waits.
+    let mut third = TcpStream::connect(world.inlet.local()).await.unwrap();
+    third.write_all(b"three").await.unwrap();
+    let (_, remote) = receive(&mut outlet).await;
+    answer(&mut outlet, &remote, "by-hand", b"\x01").await;
+    assert_eq!(receive(&mut outlet).await.0, b"\x03\x05three");
+    drop(outlet);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn bytes_behind_a_ping_reach_the_target_in_order_and_only_from_the_same_channel() {
+    let world = world().await;
+    let mut peer = world.near.context(WorkerOptions::new("peer")).unwrap();
+    let listener = world.far_tcp.listeners().remove(0);
+    let second = TcpTransport::new(&world.near, TcpOptions::default())
+        .connect(&listener.local().to_string())
+        .await
+        .unwrap();
+    for flow in [world.connection.flow(), second.flow()] {
+        world.near.add_consumer(flow, &"peer".into());
+    }
+    let outlet = route![world.connection.sender(), "outlet"];
+    let ping = b"\x00\xa5\x01\x1a\x00\x01\x00\x00\x02\xf5\x03\xf5\x06\xf5\x07\xf5";
+    peer.send_message(Message::new(&outlet, "peer", ping.as_slice()))
+        .await
+        .unwrap();
+    let elsewhere = route![second.sender(), "outlet"];
+    peer.send_message(Message::new(elsewhere, "peer", b"\x03\x05wrong".as_slice()))
+        .await
+        .unwrap();
+    for text in [b"\x03\x03one", b"\x03\x03two"] {
+        peer.send_message(Message::new(&outlet, "peer", text.as_slice()))
+            .await
+            .unwrap();
+    }
+    let (mut server, _) = soon("the target is connected to", world.target.accept())
+        .await
+        .unwrap();
+    let (pong, remote) = receive(&mut peer).await;
+    assert_eq!(pong, EARLY_PONG);
+    // What still comes by way of the outlet precedes what comes straight.
+    peer.send_message(Message::new(&outlet, "peer", b"\x03\x05three".as_slice()))
+        .await
+        .unwrap();
+    peer.send_message(Message::new(&remote, "peer", b"\x03\x04four".as_slice()))
+        .await
+        .unwrap();
+    let mut received = [0; 15];
+    soon("all four", server.read_exact(&mut received)).await.unwrap();
+    assert_eq!(&received, b"onetwothreefour");
+    // The detour is closed now.
+    peer.send_message(Message::new(&outlet, "peer", b"\x03\x04late".as_slice()))
+        .await
+        .unwrap();
+    peer.send_message(Message::new(&remote, "peer", b"\x05".as_slice()))
+        .await
+        .unwrap();
+    let mut rest = Vec::new();
+    soon("the end", server.read_to_end(&mut rest)).await.unwrap();
+    assert!(rest.is_empty(), "{rest:?}");
+    assert_eq!(world.outlet.status().total(), 1);
+    drop((server, peer));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_target_that_is_down_costs_an_early_sender_an_error_and_no_silence() {
+    let mut world = world().await;
+    drop(world.pair().await);
+    world.target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = TcpStream::connect(world.inlet.local()).await.unwrap();
+    client.write_all(b"request").await.unwrap();
+    let end = soon("the client is closed", client.read(&mut [0; 1])).await;
+    assert!(matches!(end, Ok(0) | Err(_)));
+    assert_eq!(
+        world.inlet.status().last_failure().unwrap().kind,
+        FailureKind::Unreachable
+    );
+    world.stop().await;
+}
+
+// Windows.
+
+#[tokio::test]
+async fn one_direction_goes_on_while_the_application_takes_nothing_of_the_other() {
+    let world = world().await;
+    let (mut client, server) = world.pair().await;
+    let (up, down) = (pattern(24 << 20, 1), pattern(24 << 20, 2));
+    let (mut server_reads, mut server_writes) = server.into_split();
+    let answering = tokio::spawn({
+        let down = down.clone();
+        async move { server_writes.write_all(&down).await.map(|()| server_writes) }
+    });
+    // The client reads nothing before it has sent everything.
+    let mut received = vec![0; up.len()];
+    let upload = async {
+        let (sent, read) = tokio::join!(client.write_all(&up), server_reads.read_exact(&mut received));
+        sent.unwrap();
+        read.unwrap();
+    };
+    soon("everything is sent", upload).await;
+    assert!(received == up);
+    let mut received = vec![0; down.len()];
+    soon("everything is received", client.read_exact(&mut received))
+        .await
+        .unwrap();
+    assert!(received == down);
+    answering.await.unwrap().unwrap();
+    world.stop().await;
+}
+
+/// How much of a stream that nobody reads is held between the two applications, sockets aside.
+fn held_down(world: &World) -> u64 {
+    world.outlet.status().from_application() - world.inlet.status().to_application()
+}
+
+fn held_up(world: &World) -> u64 {
+    world.inlet.status().from_application() - world.outlet.status().to_application()
+}
+
+/// One application writes for ever to one that never reads, beside seven pairs that go on.
+async fn beside_a_stalled_one(stalled_server: bool) {
+    let memory = portolan_portal::WindowMemory::new(8 << 20);
+    let world = world_with(
+        InletOptions {
+            memory: memory.clone(),
+            ..InletOptions::default()
+        },
+        OutletOptions {
+            memory: memory.clone(),
+            ..OutletOptions::default()
+        },
+    )
+    .await;
+    let (client, server) = world.pair().await;
+    let (mut writer, _idle) = if stalled_server {
+        (client, server)
+    } else {
+        (server, client)
+    };
+    let flood = tokio::spawn(async move {
+        let bytes = vec![1; 1 << 20];
+        while writer.write_all(&bytes).await.is_ok() {}
+    });
+    let mut busy = tokio::task::JoinSet::new();
+    for seed in 0..7 {
+        let (mut client, mut server) = world.pair().await;
+        busy.spawn(async move {
+            for round in 0..8 {
+                let bytes = pattern(1 << 20, seed * 100 + round);
+                transfer(&mut client, &mut server, &bytes).await;
+                transfer(&mut server, &mut client, &bytes).await;
+                transfer(&mut client, &mut server, b"and a small one").await;
+            }
+            (client, server)
+        });
+    }
+    let mut pairs = Vec::new();
+    while let Some(pair) = soon("the busy ones go on", busy.join_next()).await {
+        pairs.push(pair.unwrap());
+    }
+    assert!(!flood.is_finished());
+    let held = if stalled_server {
+        held_up(&world)
+    } else {
+        held_down(&world)
+    };
+    assert!(held > 0, "it is stalled");
+    assert!(held <= u64::from(portolan_portal::stream::MAX_WINDOW), "{held}");
+    assert!(memory.used() <= memory.limit());
+    drop((pairs, _idle));
+    soon("the flood ends", flood).await.unwrap();
+    eventually("nothing is left", || {
+        world.inlet.status().open() == 0 && world.outlet.status().open() == 0 && memory.used() == 0
+    })
+    .await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn seven_clients_go_on_beside_one_that_never_reads() {
+    beside_a_stalled_one(false).await;
+}
+
+#[tokio::test]
+async fn seven_clients_go_on_beside_one_whose_server_never_reads() {
+    beside_a_stalled_one(true).await;
+}

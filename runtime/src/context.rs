@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use crate::access::{AccessControl, Delivery};
@@ -349,6 +349,31 @@ impl Context {
             self.cell.mailbox.take_now(&mut self.batch);
         }
         self.batch.pop_front()
+    }
+
+    /// As [`Context::next`], for a worker that is one hand-written future.
+    pub fn poll_next(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Option<Envelope>> {
+        if self.cell.ending.is_stopping() {
+            return Poll::Ready(None);
+        }
+        if self.batch.is_empty() && !ready!(self.cell.mailbox.poll_take(cx, &mut self.batch)) {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(self.batch.pop_front())
+    }
+
+    /// Ready when the worker has been asked to stop: for a hand-written future that takes no messages at present.
+    pub fn poll_stopping(&self, cx: &mut std::task::Context<'_>) -> Poll<()> {
+        self.cell.mailbox.poll_closed(cx)
+    }
+
+    /// As [`Context::flush`], for a worker that is one hand-written future: so it can take messages meanwhile, which a
+    /// worker that fills a mailbox must do when whoever empties that one may send to it.
+    pub fn poll_flush(&mut self, cx: &mut std::task::Context<'_>) -> Poll<()> {
+        while let Some((mailbox, size)) = self.deliver_unsent() {
+            ready!(mailbox.poll_room(size, cx));
+        }
+        Poll::Ready(())
     }
 
     /// Whether the worker has been asked to stop.

@@ -9,9 +9,10 @@ use actix::fut::wrap_future;
 use actix::{Actor, ActorContext, ActorFutureExt, ArbiterHandle, AsyncContext};
 use parking_lot::Mutex;
 
+use crate::access::{AccessControl, Delivery};
 use crate::cell::{Cell, Stage};
 use crate::context::Context;
-use crate::error::{Error, Result};
+use crate::error::{Denial, Error, Result};
 use crate::flow::Flow;
 use crate::mailbox::Mailbox;
 use crate::message::{Envelope, Message, Routed};
@@ -201,6 +202,45 @@ impl Node {
         T: Future<Output = ()> + 'static,
     {
         self.start_owned_task(None, options.into(), task)
+    }
+
+    /// Starts a task that the worker at `owner` owns: for a [`Passage`], which has no [`Context`] to start one with.
+    ///
+    /// # Errors
+    /// If there is no such worker, an address is in use, or the node is stopping.
+    pub fn start_task_of<F, T>(
+        &self,
+        owner: &Address,
+        options: impl Into<WorkerOptions>,
+        task: F,
+    ) -> Result<Address>
+    where
+        F: FnOnce(Context) -> T + Send + 'static,
+        T: Future<Output = ()> + 'static,
+    {
+        let owner = self
+            .cell_at(owner)
+            .ok_or_else(|| Error::NoWorker(owner.clone()))?;
+        self.start_owned_task(Some(&owner), options.into(), task)
+    }
+
+    /// Asks a rule about a message that has come to a [`Passage`]: for one that answers what it refuses.
+    ///
+    /// # Errors
+    /// The reason that the rule gives.
+    pub fn check_incoming(
+        &self,
+        rule: &AccessControl,
+        source: &Address,
+        destination: &Address,
+        message: &Message,
+    ) -> Result<(), Denial> {
+        rule.check_incoming(&Delivery {
+            source,
+            destination,
+            message,
+            router: self.router(),
+        })
     }
 
     pub(crate) fn start_owned_worker<W: Worker>(

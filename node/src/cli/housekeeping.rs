@@ -149,7 +149,7 @@ impl Completion {
 }
 
 /// Every environment variable that is read, with its default and meaning.
-pub(super) const ENVIRONMENT: [(&str, &str, &str); 16] = [
+pub(super) const ENVIRONMENT: [(&str, &str, &str); 17] = [
     (
         "PORTOLAN_HOME",
         "~/.portolan",
@@ -200,6 +200,11 @@ pub(super) const ENVIRONMENT: [(&str, &str, &str); 16] = [
         "PORTOLAN_TCP_PORTAL_ENABLE_NAGLE",
         "false",
         "As --enable-nagle of tcp-inlet and tcp-outlet.",
+    ),
+    (
+        "PORTOLAN_PORTAL_MEMORY",
+        "256",
+        "For a node when it starts: MiB that the windows of all its portal connections may have together, beyond 64 KiB for each.",
     ),
     ("QUIET", "false", "As --quiet."),
     ("NO_COLOR", "false", "As --no-color."),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use portolan_identity::{Identifier, Identity};
+use portolan_portal::WindowMemory;
 use portolan_runtime::{Address, Node};
 use portolan_secure_channel::{ChannelOptions, CredentialSource, LocalIdentity};
 
@@ -19,6 +20,20 @@ use crate::state::{Home, OwnIdentity, Project};
 
 /// Memberships that a node keeps: one for each of its identities that is used in each project.
 const MAX_MEMBERSHIPS: usize = 64;
+
+/// As the environment has it, in MiB, or as is usual.
+fn window_memory() -> WindowMemory {
+    let Ok(given) = std::env::var("PORTOLAN_PORTAL_MEMORY") else {
+        return WindowMemory::default();
+    };
+    match given.parse::<u32>() {
+        Ok(mebibytes) => WindowMemory::new(u64::from(mebibytes) * 1024 * 1024),
+        Err(_) => {
+            tracing::warn!("PORTOLAN_PORTAL_MEMORY is `{given}`, which is no number of MiB: it is ignored");
+            WindowMemory::default()
+        }
+    }
+}
 
 /// Shared by everything in a node. Nothing in it refers back to relays or portals.
 pub(crate) struct Core {
@@ -34,6 +49,8 @@ pub(crate) struct Core {
     locals: Mutex<HashMap<Identifier, LocalIdentity>>,
     /// Secure channel listeners beside `api` that the owner has made.
     listeners: Mutex<Vec<Address>>,
+    /// What the windows of all portal connections of the node may promise together.
+    pub(crate) windows: WindowMemory,
     /// On a project node: its own authority, whose credentials it believes without being a member itself.
     authority: Option<Identity>,
 }
@@ -58,6 +75,7 @@ impl Core {
             memberships: Mutex::default(),
             locals: Mutex::default(),
             listeners: Mutex::default(),
+            windows: window_memory(),
             authority,
         }
     }

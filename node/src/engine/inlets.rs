@@ -200,6 +200,7 @@ impl OpenInlet {
             outgoing: guard.outgoing(),
             enable_nagle: self.spec.enable_nagle,
             on_failure: Some(hook),
+            memory: self.shared.core.windows.clone(),
             ..InletOptions::default()
         }
     }

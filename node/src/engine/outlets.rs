@@ -86,6 +86,7 @@ impl Running {
             enable_nagle: spec.enable_nagle,
             wrap: wrap(&spec)?,
             on_failure: Some(hook),
+            memory: self.core.windows.clone(),
             ..OutletOptions::default()
         };
         let outlet =
