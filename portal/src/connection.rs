@@ -838,12 +838,12 @@ fn path_lost() -> End {
 
 /// A message could not be sent.
 fn unsent(error: SendError) -> End {
-    match error {
-        SendError::Refused(refused) if matches!(refused.reason, Refusal::Outgoing(_)) => {
-            denied(refused.to_string())
-        }
-        error => End::Silent {
-            failure: Some((FailureKind::PathLost, error.to_string())),
-        },
+    if let SendError::Refused(refused) = &error
+        && let Refusal::Outgoing(denial) = &refused.reason
+    {
+        return denied(denial.to_string());
+    }
+    End::Silent {
+        failure: Some((FailureKind::PathLost, error.to_string())),
     }
 }
