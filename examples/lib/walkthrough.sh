@@ -138,7 +138,9 @@ fetch() { # fetch REGISTRY LOG COMMAND...: a download by a package manager; a fa
     if grep -qE 'ENOTFOUND|ECONNREFUSED|ECONNRESET|ETIMEDOUT|EAI_AGAIN|ERR_SOCKET|network|NewConnectionError|ReadTimeout|ProxyError|SSLError' "$log"; then
         fail "$registry cannot be reached from this machine: $(grep -m 1 -E 'ENOTFOUND|ECONN|ETIMEDOUT|EAI_AGAIN|ERR_SOCKET|NewConnectionError|Timeout|ProxyError|SSLError|network' "$log")"
     fi
-    fail "$1 ended with an error: $(tail -n 5 "$log")"
+    # pip says so of an index that it could not ask, too.
+    ! grep -q 'from versions: none' "$log" || fail "$registry cannot be reached from this machine, or has no such package: $(grep -m 1 'from versions: none' "$log")"
+    fail "$registry: ${1##*/} ended with an error: $(tail -n 5 "$log")"
 }
 # install_node_app COMPANY FILE...: the company's application in Node.js, with the packages of its lock file.
 install_node_app() {

@@ -22,14 +22,15 @@ begin "$@"
 needs node npm
 install_portolan
 
-step "installing the driver from npm${MONGODB_ADDRESS:-, SecantusDB from PyPI}"
-install_node_app analysis_corp "$here/analysis_corp/app.js"
 if [ -n "${MONGODB_ADDRESS:-}" ]; then
+    step "installing the driver from npm"
     needs socat
 else
+    step "installing the driver from npm, SecantusDB from PyPI"
     needs python3-venv
     install_python_app bank_corp
 fi
+install_node_app analysis_corp "$here/analysis_corp/app.js"
 
 make_networks
 start_project
