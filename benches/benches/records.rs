@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use portolan_secure_channel::aead::{AeadKey, Provider, Suite, nonce};
-use portolan_secure_channel::record::{OVERHEAD, Opener, Sealer};
+use portolan_secure_channel::record::{HEADER_FRONT, OVERHEAD, Opener, PREFIX_LEN, Sealer};
 use zeroize::Zeroizing;
 
 const SIZES: [usize; 5] = [64, 1024, 16 * 1024, 64 * 1024, 256 * 1024];
@@ -61,6 +61,42 @@ fn open(c: &mut Criterion) {
     }
 }
 
+/// Routes of two random addresses each, as on the way through a relay.
+const HEADER: usize = 170;
+
+/// What a record costs that carries another one: sealing and opening the header alone, and, for comparison, all of it. From
+/// which size on the former is cheaper decides `HEADER_ONLY_FROM`.
+fn carried(c: &mut Criterion) {
+    let key = || Zeroizing::new([7; 32]);
+    for (name, suite) in SUITES {
+        let mut group = c.benchmark_group(format!("seal_and_open_a_carried_record/{name}"));
+        for size in [64, 256, 512, 1024, 2048, 128 * 1024] {
+            group.throughput(Throughput::Bytes(size as u64));
+            let mut ends = (Sealer::new(suite, key()), Opener::new(suite, key()));
+            let mut whole = vec![0; HEADER + size + OVERHEAD];
+            group.bench_function(BenchmarkId::new("whole", size), |b| {
+                b.iter(|| {
+                    ends.0.seal(&mut whole).expect("there is room");
+                    ends.1.open(&mut whole).map(drop).expect("it was sealed")
+                });
+            });
+            let mut ends = (
+                Sealer::new(suite, key()),
+                Opener::new(suite, key()).accept_sealed_headers(true),
+            );
+            let mut headed = vec![0; HEADER_FRONT + HEADER + size];
+            group.bench_function(BenchmarkId::new("header", size), |b| {
+                b.iter(|| {
+                    let sealed = HEADER + PREFIX_LEN;
+                    ends.0.seal_header(&mut headed, sealed).expect("there is room");
+                    ends.1.open(&mut headed).map(drop).expect("it was sealed")
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
 fn providers(c: &mut Criterion) {
     let mut group = c.benchmark_group("aead_seal_64_kib");
     let size = 64 * 1024;
@@ -82,6 +118,6 @@ fn providers(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(1));
-    targets = seal, open, providers
+    targets = seal, open, carried, providers
 }
 criterion_main!(benches);

@@ -46,6 +46,12 @@ pub enum Refusal {
     /// The destination was never made reachable from where the message came from (spec 01 §4.1).
     #[error("the destination is not reachable from that connection or channel (flow control)")]
     FlowControl,
+    /// The payload is a [carried record](crate::Sealing::Carried), and who is there neither opens records nor sends them on.
+    #[error(
+        "the payload is a record of a secure channel that was carried without being authenticated on the way, and this worker \
+         neither opens records nor says that it sends them on as they are"
+    )]
+    Record,
     /// The sender's outgoing access control said no.
     #[error("outgoing access control: {0}")]
     Outgoing(Denial),

@@ -84,7 +84,7 @@ pub use flow::{Flow, FlowId};
 pub use mailbox::Capacity;
 pub use message::{Envelope, LocalInfo, Message, Peer, PeerIdentifier, Routed};
 pub use node::{Node, NodeBuilder};
-pub use payload::Payload;
+pub use payload::{Payload, Sealing};
 pub use route::{MAX_HOPS, Route};
 pub use router::Refusals;
 pub use worker::{MailboxOptions, Passage, Placement, Processor, SyncWorker, Worker, WorkerOptions};

@@ -354,6 +354,9 @@ impl Node {
                         incoming: options.incoming,
                         outgoing: options.outgoing,
                         terminal: options.terminal,
+                        takes_records: options.terminal
+                            || options.opens_records
+                            || passage.as_ref().is_some_and(|passage| passage.carries_records()),
                         peer: options.peer,
                         producer: options.producer.map(OnceLock::from).unwrap_or_default(),
                         alias: options.alias.map(OnceLock::from).unwrap_or_default(),

@@ -32,6 +32,25 @@ const POOL_LIMIT: usize = 64;
 /// locked twice for each chunk.
 static POOL: Mutex<Vec<BytesMut>> = Mutex::new(Vec::new());
 
+/// Whether the bytes of a payload are a record of a secure channel: protected already, from one end of that channel to the
+/// other, whatever carries them in between.
+///
+/// This is knowledge of the node about these very bytes. It is never read from the wire, and a payload forgets it as soon as a
+/// byte of it is touched: what was changed is no record any more, and must not pass for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sealing {
+    /// Not known to be a record: a channel seals all of it.
+    #[default]
+    Unknown,
+    /// A record that this node has sealed. A channel that carries it need not seal all of it a second time.
+    Record,
+    /// A record of which a channel has authenticated the beginning only, because its sender says that it is one. Whoever can
+    /// alter what is between us and that sender can have altered the rest. Only the other end of the inner channel can tell:
+    /// such a message goes to workers that open records or send them on, and to nobody else ([`crate::Passage::carries_records`],
+    /// [`crate::MailboxOptions::opens_records`]).
+    Carried,
+}
+
 /// The bytes of a message.
 ///
 /// A payload owns its bytes alone, so that they can be encrypted and decrypted in place, although its buffer may be a
@@ -40,6 +59,7 @@ pub struct Payload {
     buffer: BytesMut,
     start: usize,
     pooled: bool,
+    sealing: Sealing,
 }
 
 impl Payload {
@@ -49,6 +69,7 @@ impl Payload {
             buffer: BytesMut::new(),
             start: 0,
             pooled: false,
+            sealing: Sealing::Unknown,
         }
     }
 
@@ -67,6 +88,7 @@ impl Payload {
             buffer,
             start: HEADROOM,
             pooled: false,
+            sealing: Sealing::Unknown,
         }
     }
 
@@ -80,6 +102,7 @@ impl Payload {
                     buffer,
                     start: HEADROOM,
                     pooled: true,
+                    sealing: Sealing::Unknown,
                 }
             }
             None => {
@@ -96,6 +119,7 @@ impl Payload {
             buffer,
             start: 0,
             pooled: false,
+            sealing: Sealing::Unknown,
         }
     }
 
@@ -106,6 +130,7 @@ impl Payload {
 
     /// The bytes, for work in place.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        self.sealing = Sealing::Unknown;
         let start = self.start;
         &mut self.buffer[start..]
     }
@@ -136,11 +161,13 @@ impl Payload {
     /// If the payload is shorter.
     pub fn strip_front(&mut self, count: usize) {
         assert!(count <= self.len(), "no more can be stripped than there is");
+        self.sealing = Sealing::Unknown;
         self.start += count;
     }
 
     /// Shortens the payload to `length` bytes; what is cut becomes tail room. Nothing happens if it is shorter.
     pub fn truncate(&mut self, length: usize) {
+        self.sealing = Sealing::Unknown;
         self.buffer.truncate(self.start + length);
     }
 
@@ -151,6 +178,7 @@ impl Payload {
 
     /// Makes the payload `count` bytes longer in front and returns them, with undefined content.
     pub fn grow_front(&mut self, count: usize) -> &mut [u8] {
+        self.sealing = Sealing::Unknown;
         if count > self.start {
             let needed = count + self.len();
             let pooled = (POOLED_FROM..=POOLED_CAPACITY).contains(&needed);
@@ -171,12 +199,25 @@ impl Payload {
 
     /// Puts bytes behind.
     pub fn append(&mut self, bytes: &[u8]) {
+        self.sealing = Sealing::Unknown;
         self.buffer.extend_from_slice(bytes);
     }
 
     /// The buffer for a reader that appends to it; at most `POOLED_CAPACITY` bytes should be added.
     pub fn buffer_mut(&mut self) -> &mut BytesMut {
+        self.sealing = Sealing::Unknown;
         &mut self.buffer
+    }
+
+    /// Whether the bytes are a record of a secure channel.
+    pub fn sealing(&self) -> Sealing {
+        self.sealing
+    }
+
+    /// Says that the bytes, as they stand, are a record of a secure channel. For the workers of channels: whoever says so of
+    /// anything else has it carried over the wire in the clear.
+    pub fn set_sealing(&mut self, sealing: Sealing) {
+        self.sealing = sealing;
     }
 
     /// Bytes that this payload keeps alive, for accounting.
@@ -216,9 +257,11 @@ impl Default for Payload {
 }
 
 impl Clone for Payload {
-    /// Copies the bytes.
+    /// Copies the bytes, and what is known of them.
     fn clone(&self) -> Self {
-        Self::copy_from(self.as_slice())
+        let mut copy = Self::copy_from(self.as_slice());
+        copy.sealing = self.sealing;
+        copy
     }
 }
 
@@ -280,6 +323,31 @@ mod tests {
         assert_eq!(payload.len(), 2001);
         assert_eq!(payload.as_slice()[2000], b'x');
         assert!(payload.headroom() >= HEADROOM);
+    }
+
+    #[test]
+    fn a_payload_that_was_touched_is_not_known_to_be_a_record_any_more() {
+        type Touch = fn(&mut Payload);
+        let touches: [Touch; 8] = [
+            |payload| payload.as_mut_slice()[0] = 1,
+            |payload| payload.strip_front(1),
+            |payload| payload.truncate(3),
+            |payload| payload.prepend(b"x"),
+            |payload| payload.grow_front(1)[0] = 1,
+            |payload| payload.append(b"x"),
+            |payload| payload.buffer_mut().extend_from_slice(b"x"),
+            |payload| *payload = Payload::copy_from(payload.as_slice()),
+        ];
+        for known in [Sealing::Record, Sealing::Carried] {
+            for touch in touches {
+                let mut payload = Payload::copy_from(b"record");
+                assert_eq!(payload.sealing(), Sealing::Unknown);
+                payload.set_sealing(known);
+                assert_eq!(payload.clone().sealing(), known);
+                touch(&mut payload);
+                assert_eq!(payload.sealing(), Sealing::Unknown);
+            }
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::flow::{Flow, Generation};
 use crate::mailbox::Mailbox;
 use crate::message::{Message, Peer};
 use crate::node::Node;
+use crate::payload::Sealing;
 use crate::route::MAX_HOPS;
 use crate::worker::Passage;
 use crate::{Address, Error};
@@ -28,6 +29,8 @@ pub(crate) struct Record {
     pub(crate) outgoing: AccessControl,
     /// Messages sent here leave the node.
     pub(crate) terminal: bool,
+    /// Carried records may be delivered here: it opens them, or sends them on.
+    pub(crate) takes_records: bool,
     /// The peer at the other end of the secure channel whose encryptor this is.
     pub(crate) peer: Option<Arc<Peer>>,
     /// Set when this mailbox emits what came from outside.
@@ -70,6 +73,8 @@ pub struct Refusals {
     pub incoming: AtomicU64,
     /// By an outgoing access control.
     pub outgoing: AtomicU64,
+    /// Carried records, at workers that neither open them nor send them on.
+    pub records: AtomicU64,
     /// Because nobody was there.
     pub not_found: AtomicU64,
     limit: Mutex<Option<(Instant, u32)>>,
@@ -104,6 +109,7 @@ impl Refusals {
             Refusal::FlowControl => &self.flow_control,
             Refusal::Incoming(_) => &self.incoming,
             Refusal::Outgoing(_) => &self.outgoing,
+            Refusal::Record => &self.records,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         if self.may_log() {
@@ -255,8 +261,8 @@ impl Router {
             .unwrap_or_default()
     }
 
-    /// Decides whether `sender` may send this message, and finds where it goes: the hop, then flow control, then the
-    /// sender's outgoing and the destination's incoming access control.
+    /// Decides whether `sender` may send this message, and finds where it goes: the hop, then flow control, then whether a
+    /// carried record may go there, then the sender's outgoing and the destination's incoming access control.
     pub(crate) fn admit(&self, sender: &Record, message: &Message) -> Result<Arc<Record>, SendError> {
         let decide = || {
             let record = self.find_allowed(sender, message)?;
@@ -322,6 +328,9 @@ impl Router {
 
     #[inline]
     fn check_access(&self, sender: &Record, record: &Record, message: &Message) -> Result<(), SendError> {
+        if message.payload.sealing() == Sealing::Carried && !record.takes_records {
+            return Err(refused(sender, &record.address, Refusal::Record));
+        }
         let delivery = Delivery {
             source: &sender.address,
             destination: &record.address,

@@ -62,6 +62,10 @@ impl Passage for Hop {
         message.local = Default::default();
         Ok(true)
     }
+
+    fn carries_records(&self) -> bool {
+        true
+    }
 }
 
 impl Passage for Strip {
@@ -69,6 +73,10 @@ impl Passage for Strip {
         message.onward.step();
         message.onward.prepend_route(&self.replacement);
         Ok(true)
+    }
+
+    fn carries_records(&self) -> bool {
+        true
     }
 }
 

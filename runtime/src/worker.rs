@@ -71,6 +71,12 @@ pub trait Passage: Send + Sync + 'static {
     /// If the message cannot go on: it is gone then, and its sender is told.
     fn pass(&self, node: &Node, source: &Address, message: &mut Message) -> Result<bool>;
 
+    /// Whether it also takes [carried records](crate::Sealing::Carried), which nobody on the way has authenticated: right for
+    /// whoever sends payloads on without looking at them, and for nobody else. A message with one is refused otherwise.
+    fn carries_records(&self) -> bool {
+        false
+    }
+
     /// Told whether a message of this many bytes was accepted by its next hop.
     fn passed(&self, _bytes: usize, _accepted: bool) {}
 }
@@ -99,6 +105,7 @@ pub struct MailboxOptions {
     pub(crate) incoming: AccessControl,
     pub(crate) outgoing: AccessControl,
     pub(crate) terminal: bool,
+    pub(crate) opens_records: bool,
     pub(crate) peer: Option<Arc<Peer>>,
     pub(crate) producer: Option<Arc<Flow>>,
     pub(crate) alias: Option<Arc<Flow>>,
@@ -112,6 +119,7 @@ impl MailboxOptions {
             incoming: AccessControl::DenyAll,
             outgoing: AccessControl::DenyAll,
             terminal: false,
+            opens_records: false,
             peer: None,
             producer: None,
             alias: None,
@@ -133,6 +141,13 @@ impl MailboxOptions {
     /// Messages sent to this address leave the node (spec 01 §2.1).
     pub fn terminal(mut self) -> Self {
         self.terminal = true;
+        self
+    }
+
+    /// Whoever is at this address opens records of secure channels, or sends them on as they are: it also gets
+    /// [carried ones](crate::Sealing::Carried), which nobody on the way has authenticated. Terminal addresses do anyway.
+    pub fn opens_records(mut self) -> Self {
+        self.opens_records = true;
         self
     }
 

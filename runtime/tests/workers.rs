@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use portolan_runtime::services::{Echo, Hop, Uppercase};
 use portolan_runtime::{
-    AccessControl, Address, Capacity, Context, Envelope, Error, Message, Node, Payload, Processor, Refusal,
-    Result, Route, Routed, SendError, SyncWorker, Worker, WorkerOptions, route,
+    AccessControl, Address, Capacity, Context, Envelope, Error, MailboxOptions, Message, Node, Payload,
+    Processor, Refusal, Result, Route, Routed, Sealing, SendError, SyncWorker, Worker, WorkerOptions, route,
 };
 
 async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
@@ -118,6 +118,66 @@ async fn access_control_refuses_and_says_why() {
     let refused = narrow.send("shy", String::new()).await;
     assert!(matches!(refusal(refused), Refusal::Outgoing(_)));
     drop((stranger, friend, narrow));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_carried_record_reaches_only_who_opens_records_or_sends_them_on() {
+    struct Swallow;
+    impl SyncWorker for Swallow {
+        fn handle(&mut self, _: &mut Context, _: Envelope) -> Result<()> {
+            Ok(())
+        }
+    }
+    let mailbox = |address: &str| {
+        MailboxOptions::new(address)
+            .incoming(AccessControl::AllowAll)
+            .outgoing(AccessControl::AllowAll)
+    };
+    let node = Node::new().unwrap();
+    node.start_sync_worker("ordinary", Swallow).unwrap();
+    node.start_sync_worker(
+        WorkerOptions::with_mailbox(mailbox("opener").opens_records()),
+        Swallow,
+    )
+    .unwrap();
+    node.start_sync_worker(
+        WorkerOptions::with_mailbox(mailbox("leaving").terminal()),
+        Swallow,
+    )
+    .unwrap();
+    node.start_sync_worker("hop", Hop).unwrap();
+    node.start_sync_worker("echo", Echo).unwrap();
+    let send = async |onward: Route, sealing: Sealing| {
+        let mut message = Message::new(onward, "opener", vec![1; 10]);
+        message.payload.set_sealing(sealing);
+        node.send_message(message).await
+    };
+    for (onward, allowed) in [
+        (route!["opener"], true),
+        (route!["leaving"], true),
+        (route!["hop", "opener"], true),
+        (route!["hop", "hop", "leaving"], true),
+        (route!["ordinary"], false),
+        (route!["hop", "ordinary"], false),
+        (route!["echo"], false),
+        (route!["hop", "echo"], false),
+    ] {
+        let sent = send(onward.clone(), Sealing::Carried).await;
+        if allowed {
+            assert!(sent.is_ok(), "{onward}");
+        } else {
+            assert_eq!(refusal(sent), Refusal::Record, "{onward}");
+        }
+        // What this node has sealed itself, or what is no record, goes everywhere.
+        for sealing in [Sealing::Record, Sealing::Unknown] {
+            assert!(send(onward.clone(), sealing).await.is_ok(), "{onward}");
+        }
+    }
+    assert_eq!(
+        node.refusals().records.load(std::sync::atomic::Ordering::Relaxed),
+        4
+    );
     node.stop().await;
 }
 

@@ -79,6 +79,10 @@ impl Passage for Relay {
         Ok(true)
     }
 
+    fn carries_records(&self) -> bool {
+        true
+    }
+
     fn passed(&self, bytes: usize, accepted: bool) {
         if accepted {
             self.traffic.forwarded(bytes);

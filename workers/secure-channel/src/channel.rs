@@ -79,6 +79,9 @@ pub(crate) struct Traffic {
     pub(crate) sent_bytes: AtomicU64,
     pub(crate) received_messages: AtomicU64,
     pub(crate) received_bytes: AtomicU64,
+    /// Of these, the ones under a sealed header.
+    pub(crate) sent_carried: AtomicU64,
+    pub(crate) received_carried: AtomicU64,
     pub(crate) rejected: AtomicU64,
     pub(crate) gaps: AtomicU64,
 }
@@ -221,6 +224,8 @@ impl SecureChannel {
             sent_bytes: read(&state.traffic.sent_bytes),
             received_messages: read(&state.traffic.received_messages),
             received_bytes: read(&state.traffic.received_bytes),
+            sent_carried: read(&state.traffic.sent_carried),
+            received_carried: read(&state.traffic.received_carried),
             rejected: read(&state.traffic.rejected),
             gaps: read(&state.traffic.gaps),
         }
@@ -256,6 +261,10 @@ pub struct ChannelInfo {
     pub received_messages: u64,
     /// Bytes of payload received.
     pub received_bytes: u64,
+    /// Of the records sent, those that carry a record of another channel under a sealed header.
+    pub sent_carried: u64,
+    /// The same of those received.
+    pub received_carried: u64,
     /// Records that did not open: forged, altered, repeated, too old.
     pub rejected: u64,
     /// How often records were missing or late.

@@ -63,7 +63,7 @@ impl ChannelOptions {
             gaps: GapPolicy::default(),
             abilities: Abilities {
                 suites: Suites::preferred(),
-                sealed_headers: false,
+                sealed_headers: true,
             },
             timeout: INITIATOR_TIMEOUT,
         }
@@ -115,7 +115,7 @@ impl ChannelOptions {
     }
 
     /// Whether records of channels that run inside this one may be carried under a sealed header, without being sealed a
-    /// second time, if the peer can do that too. Default: no. The record layer does not make use of it yet.
+    /// second time, if the peer can do that too ([`crate::record`]). Default: yes.
     #[must_use]
     pub fn sealed_headers(mut self, wanted: bool) -> Self {
         self.abilities.sealed_headers = wanted;

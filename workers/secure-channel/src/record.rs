@@ -8,6 +8,24 @@
 //! in place in the caller's buffer and allocate only when they rekey, every [`REKEY_INTERVAL`] messages. There is no
 //! associated data: the routes outside a record are changed by every hop.
 //!
+//! # Sealed headers
+//!
+//! Where a channel runs inside another, as it does through a relay, what the outer one carries is a record already: protected
+//! from end to end by keys that nobody on the way has. If both ends of the outer channel want it (extension X5), such a
+//! message is made into a record of another form, of which only the beginning is sealed:
+//!
+//! ```text
+//! | nonce with its highest bit set: 8 | length s of the sealed part: 2 | tag: 16 | sealed part: s | the rest, as it is |
+//! ```
+//!
+//! The sealed part has the routes, the length of the payload and its first [`PREFIX_LEN`] bytes; the length of the rest is its
+//! associated data. [`Sealer::seal_header`] makes such records, [`Opener::accept_sealed_headers`] lets them in. Both forms share
+//! the counter, the keys and the window. The highest bit is a part of the AEAD's nonce, so that no record can be taken for one of
+//! the other form.
+//!
+//! What is not sealed here can be altered on the way, and is said to be so ([`Opened::rest`]): nobody but the other end of
+//! the inner channel may take it for anything, and that end refuses an altered record.
+//!
 //! # Order of use
 //!
 //! A `Sealer` and an `Opener` are made from the two keys of a handshake, one per direction. [`Sealer::seal`] and
@@ -39,6 +57,23 @@ pub use sealer::Sealer;
 pub const NONCE_LEN: usize = 8;
 /// Bytes that a record is longer than its plaintext.
 pub const OVERHEAD: usize = NONCE_LEN + TAG_LEN;
+/// Set in the nonce of a record of which only the header is sealed.
+const HEADER_ONLY: u64 = 1 << 63;
+/// Numbers that a channel has in each direction. The highest bit is taken, and with all bits set it is the nonce of the rekey
+/// operation.
+const MAX_RECORDS: u64 = HEADER_ONLY - 1;
+/// Bytes of the length of the sealed part.
+const SEALED_LEN: usize = 2;
+/// Bytes in front of the sealed part of a record with a sealed header.
+pub const HEADER_FRONT: usize = NONCE_LEN + SEALED_LEN + TAG_LEN;
+/// Bytes of the payload that are sealed with the header. A record begins with its number, and one with a sealed header also
+/// with its form, its length and its tag, 26 bytes in all: none of it shall show on the wire, lest an observer count the
+/// records of each channel inside. 32 are two blocks of AES.
+pub const PREFIX_LEN: usize = 32;
+/// Payloads from this size on are carried under a sealed header. Below, sealing all of it costs at most a tenth of a
+/// microsecond more, and hides more.
+pub const HEADER_ONLY_FROM: usize = 1024;
+
 /// A key seals this many messages; then it is replaced by one derived from it. Fixed by the protocol.
 pub const REKEY_INTERVAL: u64 = 32;
 /// A record is accepted this far behind the newest. Fixed by the protocol, and what the bitmap holds.
@@ -70,7 +105,7 @@ pub enum RecordError {
     /// The buffer that we were given has no room for nonce and tag, or the message is too long for the AEAD.
     #[error("there is no room to seal the message")]
     NoRoom,
-    /// All nonces are used: the channel must be replaced. (At a million messages a second: after 585 000 years.)
+    /// All nonces are used: the channel must be replaced. (At a million messages a second: after 292 000 years.)
     #[error("all nonces of the channel are used")]
     Exhausted,
 }

@@ -3,16 +3,16 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use portolan_runtime::{Context, LocalInfo, MAX_HOPS, Message, Route};
+use portolan_runtime::{Context, LocalInfo, MAX_HOPS, Message, Route, Sealing};
 
 use super::service::{Registration, Shared};
 use super::slots::Slot;
 use super::{CloseReason, Role, State, Traffic};
 use crate::options::GapPolicy;
 use crate::peer::Judge;
-use crate::record::{NONCE_LEN, Opener};
+use crate::record::{HEADER_FRONT, NONCE_LEN, Opener, PREFIX_LEN};
 use crate::wire::WireError;
-use crate::wire::message::ChannelMessage;
+use crate::wire::message::{ChannelMessage, PayloadHeader};
 
 /// Which of the worker's addresses is the one that decrypted messages are sent from.
 pub(super) const INTERNAL: usize = 1;
@@ -109,6 +109,25 @@ impl Decryptor {
                 return Step::Close(CloseReason::Gap);
             }
         }
+        if let Some(rest) = opened.rest {
+            let rest = rest.len();
+            return match PayloadHeader::decode(opened.plaintext, rest) {
+                Ok(header) => {
+                    let len = PREFIX_LEN + rest;
+                    Traffic::count(&traffic.received_bytes, len);
+                    Traffic::count(&traffic.received_carried, 1);
+                    payload.strip_front(HEADER_FRONT + header.payload);
+                    // Nobody but who opens the record inside can tell whether it is as it was sent.
+                    payload.set_sealing(Sealing::Carried);
+                    self.deliver(ctx, header.onward, header.back, payload);
+                    self.follow(nonce, back)
+                }
+                Err(error) => {
+                    self.complain(&error);
+                    Step::Done
+                }
+            };
+        }
         match ChannelMessage::decode(opened.plaintext) {
             Ok(ChannelMessage::Payload {
                 onward,
@@ -120,11 +139,7 @@ impl Decryptor {
                 payload.strip_front(NONCE_LEN + range.start);
                 payload.truncate(len);
                 self.deliver(ctx, onward, inner_back, payload);
-                if self.follow(nonce, back) {
-                    Step::Moved
-                } else {
-                    Step::Done
-                }
+                self.follow(nonce, back)
             }
             Ok(ChannelMessage::RefreshCredentials { .. }) => Step::Refresh(opened.plaintext.to_vec()),
             Ok(ChannelMessage::Close) => Step::Close(CloseReason::ByPeer),
@@ -153,27 +168,26 @@ impl Decryptor {
         );
     }
 
-    /// A responder sends its records the way on which the newest payload came (spec 02 §6.6). Says whether the first
-    /// hop is another one now.
-    fn follow(&mut self, nonce: u64, back: Route) -> bool {
+    /// A responder sends its records the way on which the newest payload came (spec 02 §6.6).
+    fn follow(&mut self, nonce: u64, back: Route) -> Step {
         if self.state.role == Role::Initiator || nonce <= self.newest_route {
-            return false;
+            return Step::Done;
         }
         self.newest_route = nonce;
         let mut route = self.state.route.lock();
         let Some((peer, hops)) = route.as_slice().split_last() else {
-            return false;
+            return Step::Done;
         };
         // A longer route would be refused by the next decoder, with the connection.
         if hops == back.as_slice() || back.len() >= MAX_HOPS {
-            return false;
+            return Step::Done;
         }
         let mut moved = back;
         moved.push(peer.clone());
         let first_changed = moved.next() != route.next();
         tracing::debug!(channel = %self.state.peer.channel, "the peer is reached along {moved} now");
         *route = moved;
-        first_changed
+        if first_changed { Step::Moved } else { Step::Done }
     }
 
     async fn refresh(&self, plaintext: Vec<u8>) {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_runtime::{AccessControl, Address, Context, Envelope, MAX_HOPS, Message, Route, SendError};
-use portolan_runtime::{MailboxOptions, Payload, Result, Stage, WorkerOptions};
+use portolan_runtime::{MailboxOptions, Payload, Result, Sealing, Stage, WorkerOptions};
 use tokio::sync::watch;
 
 use super::{CloseReason, State, Traffic};
 use crate::aead::TAG_LEN;
 use crate::credentials::CurrentCredential;
 use crate::local::LocalIdentity;
-use crate::record::{NONCE_LEN, RecordError, Sealer};
+use crate::record::{HEADER_FRONT, HEADER_ONLY_FROM, NONCE_LEN, PREFIX_LEN, RecordError, Sealer};
 use crate::wire::message::{CLOSE, PAYLOAD_TAIL, put_payload_head, refresh_credentials_message};
 
 /// What stands behind a payload in a record: the padding, and room for the tag.
@@ -20,6 +20,9 @@ const TAIL: [u8; PAYLOAD_TAIL.len() + TAG_LEN] = {
     tail[0] = PAYLOAD_TAIL[0];
     tail
 };
+
+/// The longest header that is sealed alone: its length stands in two bytes.
+const MAX_HEADER: usize = u16::MAX as usize;
 
 /// How long a channel that ends waits for its transport to take the last messages.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -164,15 +167,34 @@ impl Encryptor {
         } = message;
         let len = payload.len();
         let inner = onward.as_slice().get(1..).unwrap_or_default();
+        // What is a record already needs no second seal.
+        let header_only = self.state.agreement.sealed_headers
+            && len >= HEADER_ONLY_FROM
+            && payload.sealing() != Sealing::Unknown;
+        let front = if header_only { HEADER_FRONT } else { NONCE_LEN };
         self.head.clear();
-        self.head.extend_from_slice(&[0; NONCE_LEN]);
+        self.head.resize(front, 0);
         put_payload_head(&mut self.head, inner, back.as_slice(), len);
         payload.prepend(&self.head);
-        payload.append(&TAIL);
-        // The outer return route is empty: the responder takes it for ours (spec 02 §6.3).
-        let sealed = self.seal_in_place(payload, Route::new())?;
+        let header = self.head.len() - front + PREFIX_LEN;
+        // Routes of addresses that are kilobytes long: as rare as it sounds.
+        if header_only && header <= MAX_HEADER {
+            self.sealer
+                .seal_header(payload.as_mut_slice(), header)
+                .map_err(Failure::Record)?;
+            Traffic::count(&self.state.traffic.sent_carried, 1);
+        } else {
+            if header_only {
+                payload.strip_front(HEADER_FRONT - NONCE_LEN);
+            }
+            payload.append(&TAIL);
+            self.sealer
+                .seal(payload.as_mut_slice())
+                .map_err(Failure::Record)?;
+        }
         Traffic::count(&self.state.traffic.sent_bytes, len);
-        Ok(sealed)
+        // The outer return route is empty: the responder takes it for ours (spec 02 §6.3).
+        Ok(self.record(payload, Route::new()))
     }
 
     /// A record with a message of the channel itself. Its return route names us, as the reference's does; nobody
@@ -181,22 +203,23 @@ impl Encryptor {
         let mut payload = Payload::copy_from(message);
         payload.prepend(&[0; NONCE_LEN]);
         payload.append(&[0; TAG_LEN]);
-        self.seal_in_place(payload, Route::from(&self.state.peer.channel))
-    }
-
-    /// Seals a payload that begins with room for the nonce and ends in room for the tag.
-    fn seal_in_place(&mut self, mut payload: Payload, back: Route) -> Result<Message, Failure> {
         self.sealer
             .seal(payload.as_mut_slice())
             .map_err(Failure::Record)?;
+        Ok(self.record(payload, Route::from(&self.state.peer.channel)))
+    }
+
+    /// The message that carries a record to the peer.
+    fn record(&self, mut payload: Payload, back: Route) -> Message {
+        // A channel under this one may rely on it.
+        payload.set_sealing(Sealing::Record);
         Traffic::count(&self.state.traffic.sent_messages, 1);
-        let onward = self.state.route.lock().clone();
-        Ok(Message {
-            onward,
+        Message {
+            onward: self.state.route.lock().clone(),
             back,
             payload,
             local: Default::default(),
-        })
+        }
     }
 
     /// Shows the peer our current credential, if it has not seen it (spec 02 §6.5).

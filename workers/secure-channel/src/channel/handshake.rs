@@ -41,7 +41,8 @@ pub(super) fn worker_options(
 ) -> WorkerOptions {
     let remote = MailboxOptions::new(remote.clone())
         .incoming(AccessControl::AllowAll)
-        .outgoing(AccessControl::AllowAll);
+        .outgoing(AccessControl::AllowAll)
+        .opens_records();
     let internal = MailboxOptions::new(Address::random())
         .outgoing(AccessControl::AllowAll)
         .producer(Arc::clone(flow));
@@ -116,7 +117,7 @@ pub(super) fn open(
     Encryptor::new(Arc::clone(&state), sealer, credentials).start(ctx)?;
     tracing::debug!(channel = %state.peer.channel, peer = %remote, ?role, "open");
     Ok(Decryptor {
-        opener: Opener::new(agreement.suite, keys.receive),
+        opener: Opener::new(agreement.suite, keys.receive).accept_sealed_headers(agreement.sealed_headers),
         judge: shared.judge(options),
         gaps: options.gaps,
         newest_route: 0,

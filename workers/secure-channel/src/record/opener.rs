@@ -1,8 +1,12 @@
 //! The receiving direction.
 
+use super::sealer::rest_len;
 use super::window::Window;
-use super::{Generation, MAX_AHEAD, NONCE_LEN, OVERHEAD, REKEY_INTERVAL, RecordError};
-use crate::aead::{AeadKey, KeyBytes, Suite, TAG_LEN, nonce};
+use super::{
+    Generation, HEADER_FRONT, HEADER_ONLY, MAX_AHEAD, NONCE_LEN, OVERHEAD, REKEY_INTERVAL, RecordError,
+    SEALED_LEN,
+};
+use crate::aead::{AeadKey, KeyBytes, Nonce, Suite, TAG_LEN, Tag, nonce};
 
 /// How a record stands to those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,8 +26,11 @@ pub struct Opened<'a> {
     pub nonce: u64,
     /// Whether it came in its place.
     pub order: Order,
-    /// The plaintext, a part of the buffer.
+    /// The plaintext, a part of the buffer. If only the header was sealed, that.
     pub plaintext: &'a mut [u8],
+    /// What follows a header that alone was sealed: its length is what the sender said, its bytes may have been altered on
+    /// the way. `None` if all of the record was sealed.
+    pub rest: Option<&'a mut [u8]>,
 }
 
 impl Opened<'_> {
@@ -38,6 +45,7 @@ impl Opened<'_> {
 /// Opens records, each at most once.
 pub struct Opener {
     suite: Suite,
+    sealed_headers: bool,
     window: Window,
     /// Which interval `current` belongs to: the number of rekeys so far.
     pub(super) interval: u64,
@@ -66,11 +74,19 @@ impl Opener {
     pub fn with_max_ahead(suite: Suite, key: KeyBytes, max_ahead: u64) -> Self {
         Self {
             suite,
+            sealed_headers: false,
             window: Window::new(max_ahead),
             interval: 0,
             current: Generation::new(suite, key),
             previous: None,
         }
+    }
+
+    /// Also opens records of which only the header is sealed, as both ends have agreed. Otherwise they are refused.
+    #[must_use]
+    pub fn accept_sealed_headers(mut self, accept: bool) -> Self {
+        self.sealed_headers = accept;
+        self
     }
 
     /// Opens `record` where it stands.
@@ -83,11 +99,29 @@ impl Opener {
         if record.len() < OVERHEAD {
             return Err(truncated);
         }
-        let (front, rest) = record.split_first_chunk_mut::<NONCE_LEN>().ok_or(truncated)?;
-        let (data, tag) = rest.split_last_chunk_mut::<TAG_LEN>().ok_or(truncated)?;
-        let n = u64::from_be_bytes(*front);
+        let number = *record.first_chunk::<NONCE_LEN>().ok_or(truncated)?;
+        let on_wire = u64::from_be_bytes(number);
+        let header_only = self.sealed_headers && on_wire & HEADER_ONLY != 0;
+        let n = if header_only {
+            on_wire & !HEADER_ONLY
+        } else {
+            on_wire
+        };
         self.window.check(n)?;
-        self.decrypt(n, data, tag)?;
+        let (plaintext, rest) = if header_only {
+            let (front, body) = record.split_first_chunk_mut::<HEADER_FRONT>().ok_or(truncated)?;
+            let (length, tag) = front[NONCE_LEN..].split_at(SEALED_LEN);
+            let length = u16::from_be_bytes(length.try_into().map_err(|_| truncated)?).into();
+            let tag = tag.try_into().map_err(|_| truncated)?;
+            let (header, rest) = body.split_at_mut_checked(length).ok_or(truncated)?;
+            self.decrypt(n, &nonce(on_wire), &rest_len(rest), header, tag)?;
+            (header, Some(rest))
+        } else {
+            let body = &mut record[NONCE_LEN..];
+            let (data, tag) = body.split_last_chunk_mut::<TAG_LEN>().ok_or(truncated)?;
+            self.decrypt(n, &nonce(on_wire), &[], data, tag)?;
+            (data, None)
+        };
         let expected = self.window.expected();
         let order = match n.cmp(&expected) {
             std::cmp::Ordering::Equal => Order::InOrder,
@@ -98,25 +132,33 @@ impl Opener {
         Ok(Opened {
             nonce: n,
             order,
-            plaintext: data,
+            plaintext,
+            rest,
         })
     }
 
     /// Decrypts with the key of the interval of `n`; moves on to that interval if the record was genuine.
-    fn decrypt(&mut self, n: u64, data: &mut [u8], tag: &[u8; TAG_LEN]) -> Result<(), RecordError> {
+    fn decrypt(
+        &mut self,
+        n: u64,
+        nonce: &Nonce,
+        aad: &[u8],
+        data: &mut [u8],
+        tag: &Tag,
+    ) -> Result<(), RecordError> {
         let not_authentic = |_| RecordError::NotAuthentic(n);
         let interval = n / REKEY_INTERVAL;
         if interval == self.interval {
             self.current
                 .cipher
-                .open(&nonce(n), &[], data, tag)
+                .open(nonce, aad, data, tag)
                 .map_err(not_authentic)
         } else if interval > self.interval {
             let trial = self.try_rekey(interval);
             trial
                 .current
                 .cipher
-                .open(&nonce(n), &[], data, tag)
+                .open(nonce, aad, data, tag)
                 .map_err(not_authentic)?;
             self.interval = trial.interval;
             self.current = trial.current;
@@ -127,7 +169,7 @@ impl Opener {
             let previous = self.previous.as_ref().filter(|_| interval + 1 == self.interval);
             let key = previous.ok_or(RecordError::TooOld(n))?;
             AeadKey::new(self.suite, key)
-                .open(&nonce(n), &[], data, tag)
+                .open(nonce, aad, data, tag)
                 .map_err(not_authentic)
         }
     }

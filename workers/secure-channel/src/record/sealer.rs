@@ -1,6 +1,9 @@
 //! The sending direction.
 
-use super::{Generation, NONCE_LEN, OVERHEAD, REKEY_INTERVAL, RecordError};
+use super::{
+    Generation, HEADER_FRONT, HEADER_ONLY, MAX_RECORDS, NONCE_LEN, OVERHEAD, REKEY_INTERVAL, RecordError,
+    SEALED_LEN,
+};
 use crate::aead::{KeyBytes, Suite, TAG_LEN, nonce};
 
 /// Seals messages and numbers them.
@@ -52,11 +55,42 @@ impl Sealer {
         Ok(n)
     }
 
+    /// Makes a record of `buffer` where it stands, of which only the header is sealed: `sealed` bytes after the first
+    /// [`HEADER_FRONT`], which are overwritten. What follows stays as it is; its length is authenticated, its bytes are not.
+    ///
+    /// For payloads that are themselves records of another channel, and for nothing else. Returns the record's nonce.
+    ///
+    /// # Errors
+    /// [`RecordError::NoRoom`] (the buffer's contents are then undefined), also if `sealed` is 0 or above 65 535;
+    /// [`RecordError::Exhausted`].
+    pub fn seal_header(&mut self, buffer: &mut [u8], sealed: usize) -> Result<u64, RecordError> {
+        let length = u16::try_from(sealed).map_err(|_| RecordError::NoRoom)?;
+        let (front, body) = buffer
+            .split_first_chunk_mut::<HEADER_FRONT>()
+            .ok_or(RecordError::NoRoom)?;
+        if sealed == 0 || body.len() < sealed {
+            return Err(RecordError::NoRoom);
+        }
+        let (header, rest) = body.split_at_mut(sealed);
+        let n = self.advance()? | HEADER_ONLY;
+        let tag = self
+            .current
+            .cipher
+            .seal(&nonce(n), &rest_len(rest), header)
+            .map_err(|_| RecordError::NoRoom)?;
+        front[..NONCE_LEN].copy_from_slice(&n.to_be_bytes());
+        front[NONCE_LEN..][..SEALED_LEN].copy_from_slice(&length.to_be_bytes());
+        front[NONCE_LEN + SEALED_LEN..].copy_from_slice(&tag);
+        Ok(n & !HEADER_ONLY)
+    }
+
     /// Takes a nonce, and with it the key for it. A nonce that was taken is used up, whatever happens next.
     fn advance(&mut self) -> Result<u64, RecordError> {
         let n = self.next_nonce;
-        // 2^64 - 1 is the nonce of the rekey operation.
-        self.next_nonce = n.checked_add(1).ok_or(RecordError::Exhausted)?;
+        if n >= MAX_RECORDS {
+            return Err(RecordError::Exhausted);
+        }
+        self.next_nonce = n + 1;
         if n > 0 && n.is_multiple_of(REKEY_INTERVAL) {
             self.current = self.current.next(self.suite);
         }
@@ -69,6 +103,11 @@ impl Sealer {
             self.advance().unwrap();
         }
     }
+}
+
+/// The associated data of a sealed header: nothing may be cut off what follows it, or be added.
+pub(super) fn rest_len(rest: &[u8]) -> [u8; 8] {
+    (rest.len() as u64).to_be_bytes()
 }
 
 impl std::fmt::Debug for Sealer {

@@ -19,8 +19,12 @@ fn pair(suite: Suite) -> (Sealer, Opener) {
     (Sealer::new(suite, key(K2)), Opener::new(suite, key(K2)))
 }
 
-fn reference_pair() -> (Sealer, Opener) {
-    let suite = Suite::Aes256Gcm;
+/// One set of tests for all of them.
+fn in_every_suite(test: impl Fn(Suite)) {
+    Suite::ALL.into_iter().for_each(test);
+}
+
+fn reference_pair(suite: Suite) -> (Sealer, Opener) {
     (
         Sealer::new(suite, key(K2)),
         Opener::with_max_ahead(suite, key(K2), REFERENCE_MAX_AHEAD),
@@ -99,101 +103,128 @@ fn rekeying_yields_the_published_keys() {
 
 #[test]
 fn records_meet_the_expectations_of_the_reference() {
-    const N: u64 = 32;
-    let records = records(Suite::Aes256Gcm, 6 * N);
-    let (_, mut opener) = reference_pair();
-    let mut accepts = |n: u64| open(&mut opener, &records[n as usize]).is_ok();
-    assert!(accepts(0) && accepts(1) && !accepts(0) && !accepts(N + 2) && accepts(N + 1) && !accepts(1));
-    assert!(accepts(N + 2) && accepts(N + 3) && !accepts(N + 1) && !accepts(N + 2));
-    assert!(accepts(2 * N) && !accepts(N - 1) && accepts(3 * N) && accepts(4 * N));
-    assert!((3 * N + 1..4 * N).all(&mut accepts));
-    assert!((4 * N + 1..=5 * N).all(&mut accepts));
+    in_every_suite(|suite| {
+        const N: u64 = 32;
+        let records = records(suite, 6 * N);
+        let (_, mut opener) = reference_pair(suite);
+        let mut accepts = |n: u64| open(&mut opener, &records[n as usize]).is_ok();
+        assert!(accepts(0) && accepts(1) && !accepts(0) && !accepts(N + 2) && accepts(N + 1) && !accepts(1));
+        assert!(accepts(N + 2) && accepts(N + 3) && !accepts(N + 1) && !accepts(N + 2));
+        assert!(accepts(2 * N) && !accepts(N - 1) && accepts(3 * N) && accepts(4 * N));
+        assert!((3 * N + 1..4 * N).all(&mut accepts));
+        assert!((4 * N + 1..=5 * N).all(&mut accepts));
+    });
 }
 
 #[test]
 fn a_long_stream_arrives_in_order_in_every_suite() {
-    for suite in [Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
+    in_every_suite(|suite| {
         let (mut sealer, mut opener) = pair(suite);
         for n in 0..1000 {
             let record = seal(&mut sealer, &[n as u8; 100]);
             assert_eq!(open(&mut opener, &record), Ok((n, Order::InOrder)));
         }
-    }
+    });
 }
 
 #[test]
 fn a_gap_and_a_late_record_are_reported() {
-    let records = records(Suite::Aes256Gcm, 10);
-    let (_, mut opener) = pair(Suite::Aes256Gcm);
-    assert_eq!(open(&mut opener, &records[2]), Ok((2, Order::Ahead(2))));
-    assert_eq!(open(&mut opener, &records[3]), Ok((3, Order::InOrder)));
-    assert_eq!(open(&mut opener, &records[0]), Ok((0, Order::Late)));
-    assert_eq!(open(&mut opener, &records[5]), Ok((5, Order::Ahead(1))));
-    let mut record = records[4].clone();
-    assert!(opener.open(&mut record).unwrap().gap());
+    in_every_suite(|suite| {
+        let records = records(suite, 10);
+        let (_, mut opener) = pair(suite);
+        assert_eq!(open(&mut opener, &records[2]), Ok((2, Order::Ahead(2))));
+        assert_eq!(open(&mut opener, &records[3]), Ok((3, Order::InOrder)));
+        assert_eq!(open(&mut opener, &records[0]), Ok((0, Order::Late)));
+        assert_eq!(open(&mut opener, &records[5]), Ok((5, Order::Ahead(1))));
+        let mut record = records[4].clone();
+        assert!(opener.open(&mut record).unwrap().gap());
+    });
 }
 
 #[test]
 fn the_direction_survives_a_gap_that_ends_the_references() {
-    let (mut sealer, mut opener) = pair(Suite::Aes256Gcm);
-    open(&mut opener, &seal_number(&mut sealer, 0)).unwrap();
-    for n in [33, 200, 200 + MAX_AHEAD, 201 + MAX_AHEAD] {
-        assert!(open(&mut opener, &seal_number(&mut sealer, n)).is_ok(), "{n}");
-    }
-    let beyond = 202 + 2 * MAX_AHEAD;
-    assert_eq!(
-        open(&mut opener, &seal_number(&mut sealer, beyond)),
-        Err(RecordError::TooFarAhead(beyond))
-    );
+    in_every_suite(|suite| {
+        let (mut sealer, mut opener) = pair(suite);
+        open(&mut opener, &seal_number(&mut sealer, 0)).unwrap();
+        for n in [33, 200, 200 + MAX_AHEAD, 201 + MAX_AHEAD] {
+            assert!(open(&mut opener, &seal_number(&mut sealer, n)).is_ok(), "{n}");
+        }
+        let beyond = 202 + 2 * MAX_AHEAD;
+        assert_eq!(
+            open(&mut opener, &seal_number(&mut sealer, beyond)),
+            Err(RecordError::TooFarAhead(beyond))
+        );
+    });
 }
 
 #[test]
 fn late_records_open_after_a_gap_over_several_intervals() {
-    let records = records(Suite::Aes256Gcm, 400);
-    let (_, mut opener) = pair(Suite::Aes256Gcm);
-    assert_eq!(open(&mut opener, &records[330]), Ok((330, Order::Ahead(330))));
-    for (record, n) in records[298..330].iter().zip(298..) {
-        assert_eq!(open(&mut opener, record), Ok((n, Order::Late)));
-        assert_eq!(open(&mut opener, record), Err(RecordError::Replayed(n)));
-    }
-    assert_eq!(open(&mut opener, &records[297]), Err(RecordError::TooOld(297)));
+    in_every_suite(|suite| {
+        let records = records(suite, 400);
+        let (_, mut opener) = pair(suite);
+        assert_eq!(open(&mut opener, &records[330]), Ok((330, Order::Ahead(330))));
+        for (record, n) in records[298..330].iter().zip(298..) {
+            assert_eq!(open(&mut opener, record), Ok((n, Order::Late)));
+            assert_eq!(open(&mut opener, record), Err(RecordError::Replayed(n)));
+        }
+        assert_eq!(open(&mut opener, &records[297]), Err(RecordError::TooOld(297)));
+    });
 }
 
 #[test]
 fn a_forged_record_of_a_later_interval_leaves_no_trace() {
-    let records = records(Suite::Aes256Gcm, 100);
-    let (_, mut opener) = pair(Suite::Aes256Gcm);
-    open(&mut opener, &records[0]).unwrap();
-    for n in [32_u64, 64, 4000, 4096] {
-        let mut forged = records[33].clone();
-        forged[..8].copy_from_slice(&n.to_be_bytes());
-        assert_eq!(open(&mut opener, &forged), Err(RecordError::NotAuthentic(n)));
-        assert_eq!(opener.interval, 0);
-        assert!(opener.previous.is_none());
-    }
-    for (n, record) in records.iter().enumerate().skip(1) {
-        assert_eq!(open(&mut opener, record), Ok((n as u64, Order::InOrder)));
-    }
+    in_every_suite(|suite| {
+        let records = records(suite, 100);
+        let (_, mut opener) = pair(suite);
+        open(&mut opener, &records[0]).unwrap();
+        for n in [32_u64, 64, 4000, 4096] {
+            let mut forged = records[33].clone();
+            forged[..8].copy_from_slice(&n.to_be_bytes());
+            assert_eq!(open(&mut opener, &forged), Err(RecordError::NotAuthentic(n)));
+            assert_eq!(opener.interval, 0);
+            assert!(opener.previous.is_none());
+        }
+        for (n, record) in records.iter().enumerate().skip(1) {
+            assert_eq!(open(&mut opener, record), Ok((n as u64, Order::InOrder)));
+        }
+    });
 }
 
 #[test]
 fn what_is_too_short_is_neither_sealed_nor_opened() {
-    let (mut sealer, mut opener) = pair(Suite::Aes256Gcm);
-    for len in 0..OVERHEAD {
-        assert_eq!(sealer.seal(&mut vec![0; len]), Err(RecordError::NoRoom));
-        assert_eq!(open(&mut opener, &vec![0; len]), Err(RecordError::Truncated(len)));
-    }
-    assert_eq!(sealer.next_nonce(), 0);
-    let empty = seal(&mut sealer, b"");
-    assert_eq!(open(&mut opener, &empty), Ok((0, Order::InOrder)));
+    in_every_suite(|suite| {
+        let (mut sealer, mut opener) = pair(suite);
+        for len in 0..OVERHEAD {
+            assert_eq!(sealer.seal(&mut vec![0; len]), Err(RecordError::NoRoom));
+            assert_eq!(open(&mut opener, &vec![0; len]), Err(RecordError::Truncated(len)));
+        }
+        assert_eq!(sealer.next_nonce(), 0);
+        let empty = seal(&mut sealer, b"");
+        assert_eq!(open(&mut opener, &empty), Ok((0, Order::InOrder)));
+    });
 }
 
 #[test]
 fn the_last_nonce_is_never_used() {
-    let (mut sealer, _) = pair(Suite::Aes256Gcm);
-    sealer.next_nonce = u64::MAX;
-    assert_eq!(sealer.seal(&mut [0; OVERHEAD]), Err(RecordError::Exhausted));
+    in_every_suite(|suite| {
+        let (mut sealer, _) = pair(suite);
+        for n in [MAX_RECORDS, u64::MAX] {
+            sealer.next_nonce = n;
+            assert_eq!(sealer.seal(&mut [0; OVERHEAD]), Err(RecordError::Exhausted));
+            assert_eq!(
+                sealer.seal_header(&mut [0; HEADER_FRONT + 1], 1),
+                Err(RecordError::Exhausted)
+            );
+        }
+        sealer.next_nonce = MAX_RECORDS - 1;
+        // With the bit of its form, the last number is one less than the nonce of the rekey operation.
+        let mut last = [0; HEADER_FRONT + 1];
+        assert_eq!(sealer.seal_header(&mut last, 1), Ok(MAX_RECORDS - 1));
+        assert_eq!(last[..NONCE_LEN], (u64::MAX - 1).to_be_bytes());
+    });
 }
+
+mod sealed_headers;
 
 #[derive(Debug, Clone)]
 enum Fault {
@@ -271,7 +302,11 @@ proptest! {
 
     #[test]
     fn no_bytes_make_it_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-        let (_, mut opener) = pair(Suite::Aes256Gcm);
-        prop_assert!(opener.open(&mut bytes).is_err());
+        for suite in Suite::ALL {
+            let (_, opener) = pair(suite);
+            prop_assert!(opener.accept_sealed_headers(true).open(&mut bytes.clone()).is_err());
+            let (_, mut opener) = pair(suite);
+            prop_assert!(opener.open(&mut bytes).is_err());
+        }
     }
 }

@@ -15,10 +15,14 @@ use minicbor::Decoder;
 use portolan_runtime::wire::{MAJOR_BYTES, put_head, put_route, route};
 use portolan_runtime::{Address, Route};
 
+use crate::record::PREFIX_LEN;
+
 use super::{Elements, WireError, credentials, malformed, put_credentials, raw};
 
 /// The longest RefreshCredentials that we read, in bytes: as much as a handshake may carry for the same purpose.
 pub const MAX_REFRESH_LEN: usize = crate::handshake::MAX_MESSAGE_LEN;
+/// What every message with a payload begins with.
+const PAYLOAD_START: [u8; 5] = [0x82, 0x82, 0x00, 0x81, 0x83];
 /// What stands behind the payload: empty padding.
 pub const PAYLOAD_TAIL: [u8; 1] = [0x40];
 /// A whole Close message.
@@ -99,6 +103,64 @@ fn payload(decoder: &mut Decoder<'_>) -> Result<ChannelMessage<'static>, WireErr
     })
 }
 
+/// A header as it was read, of a payload that was not sealed but for its beginning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PayloadHeader {
+    /// The hops that the message still has to travel.
+    pub onward: Route,
+    /// The hops that an answer travels, at the other end.
+    pub back: Route,
+    /// Where the payload begins in the plaintext; it goes on behind it.
+    pub payload: usize,
+}
+
+impl PayloadHeader {
+    /// Reads what [`put_payload_head`] has written, and the first [`PREFIX_LEN`] bytes of the payload, of which `rest` more
+    /// bytes follow elsewhere.
+    ///
+    /// # Errors
+    /// [`WireError`], also if the payload is not as long as the header says.
+    pub fn decode(plaintext: &[u8], rest: usize) -> Result<Self, WireError> {
+        let not_a_route = |error: portolan_runtime::DecodeError| WireError::Malformed(error.to_string());
+        let start = plaintext
+            .strip_prefix(&PAYLOAD_START)
+            .ok_or_else(|| malformed("a sealed header is not that of a payload"))?;
+        let mut decoder = Decoder::new(start);
+        let onward = route(&mut decoder).map_err(not_a_route)?;
+        let back = route(&mut decoder).map_err(not_a_route)?;
+        let (length, head) = bytes_head(&start[decoder.position()..])?;
+        let payload = PAYLOAD_START.len() + decoder.position() + head;
+        let here = plaintext.len() - payload;
+        if here != PREFIX_LEN || length.checked_sub(here as u64) != Some(rest as u64) {
+            return Err(malformed("a payload is not as long as its sealed header says"));
+        }
+        Ok(Self {
+            onward,
+            back,
+            payload,
+        })
+    }
+}
+
+/// The length of a byte string of definite length, and the bytes that its head takes.
+fn bytes_head(bytes: &[u8]) -> Result<(u64, usize), WireError> {
+    let no_head = || malformed("a sealed header does not say how long the payload is");
+    let (first, argument) = bytes.split_first().ok_or_else(no_head)?;
+    if first >> 5 != MAJOR_BYTES {
+        return Err(no_head());
+    }
+    let size = match first & 0x1f {
+        short @ 0..=23 => return Ok((short.into(), 1)),
+        long @ 24..=27 => 1 << (long - 24),
+        _ => return Err(no_head()),
+    };
+    let argument = argument.get(..size).ok_or_else(no_head)?;
+    let length = argument
+        .iter()
+        .fold(0, |length, byte| length << 8 | u64::from(*byte));
+    Ok((length, 1 + size))
+}
+
 fn refresh_credentials<'a>(decoder: &mut Decoder<'a>) -> Result<ChannelMessage<'a>, WireError> {
     let mut fields = Elements::of(decoder)?;
     fields.expect(decoder, "the credentials record is missing")?;
@@ -117,7 +179,7 @@ fn refresh_credentials<'a>(decoder: &mut Decoder<'a>) -> Result<ChannelMessage<'
 
 /// Appends what stands in front of a payload of `payload_len` bytes; [`PAYLOAD_TAIL`] goes behind it.
 pub fn put_payload_head(out: &mut Vec<u8>, onward: &[Address], back: &[Address], payload_len: usize) {
-    out.extend_from_slice(&[0x82, 0x82, 0x00, 0x81, 0x83]);
+    out.extend_from_slice(&PAYLOAD_START);
     put_route(out, onward);
     put_route(out, back);
     put_head(out, MAJOR_BYTES, payload_len as u64);

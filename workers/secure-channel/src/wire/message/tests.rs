@@ -123,3 +123,59 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_sealed_header_says_how_long_the_payload_is() {
+    let payload = [7; 300];
+    let mut plaintext = Vec::new();
+    put_payload_head(
+        &mut plaintext,
+        route!["b", "c"].as_slice(),
+        route!["d"].as_slice(),
+        payload.len(),
+    );
+    let head = plaintext.len();
+    plaintext.extend_from_slice(&payload[..PREFIX_LEN]);
+    let rest = payload.len() - PREFIX_LEN;
+    let expected = PayloadHeader {
+        onward: route!["b", "c"],
+        back: route!["d"],
+        payload: head,
+    };
+    assert_eq!(PayloadHeader::decode(&plaintext, rest), Ok(expected));
+    for wrong in [0, rest - 1, rest + 1, usize::MAX] {
+        assert!(PayloadHeader::decode(&plaintext, wrong).is_err());
+    }
+    // More or less of the payload than its first bytes, and what is no payload.
+    assert!(PayloadHeader::decode(&plaintext[..plaintext.len() - 1], rest + 1).is_err());
+    plaintext.push(7);
+    assert!(PayloadHeader::decode(&plaintext, rest - 1).is_err());
+    assert!(PayloadHeader::decode(&CLOSE, 0).is_err());
+    for head in [
+        "",
+        "40",
+        "5820",
+        "590100",
+        "5f",
+        "7820",
+        "1820",
+        "5bffffffffffffffff",
+    ] {
+        let head = [
+            &[0x82, 0x82, 0x00, 0x81, 0x83, 0x80, 0x80],
+            &hex::decode(head).unwrap()[..],
+        ]
+        .concat();
+        let plaintext = [&head[..], &[0; PREFIX_LEN]].concat();
+        let is_whole_payload = hex::encode(&head).ends_with("5820");
+        assert_eq!(PayloadHeader::decode(&plaintext, 0).is_ok(), is_whole_payload);
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_of_a_sealed_header_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80), rest: usize) {
+        let _ = PayloadHeader::decode(&bytes, rest);
+        let _ = PayloadHeader::decode(&[&[0x82, 0x82, 0x00, 0x81, 0x83], &bytes[..]].concat(), rest);
+    }
+}
