@@ -59,7 +59,7 @@ pub(crate) struct Appearance {
     pub(crate) authorities: Vec<Identity>,
     /// The credential that we present.
     pub(crate) credentials: Option<Arc<dyn CredentialSource>>,
-    /// The identity expected in channels that the route asks for with `/secure/…`.
+    /// The identity expected in the last channel that the route asks for with `/secure/…`.
     pub(crate) authorized: Vec<Identifier>,
     /// Limit for all of it.
     pub(crate) timeout: Duration,
@@ -215,8 +215,16 @@ impl Connector {
                 }
                 Component::Secure(name) => {
                     path.route.push(Address::local(name));
-                    self.open_channel(&mut path, appearance.trust(), appearance)
-                        .await?;
+                    // The identity that is expected is that of the other end; what lies between need not be known.
+                    let between = components
+                        .clone()
+                        .any(|next| matches!(next, Component::Secure(_)));
+                    let trust = if between {
+                        TrustPolicy::Everyone
+                    } else {
+                        appearance.trust()
+                    };
+                    self.open_channel(&mut path, trust, appearance).await?;
                 }
                 Component::Tcp(_) | Component::Udp(_) => {
                     return Err(Error::invalid(format!(

@@ -1,7 +1,9 @@
 //! Scenarios over real processes. Each test's name is the claim that it checks.
 
 mod bad_input;
+mod claims;
 mod commands;
+mod hostile_hub;
 mod hostile_peers;
 mod nodes;
 mod policies;
