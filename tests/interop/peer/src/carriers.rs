@@ -42,6 +42,7 @@ fn keys(party: &Party, extra: &[u8]) -> Result<Keys, Failure> {
         change_history: party.identity.history().encode(),
         attestation: &attestation,
         credentials: Vec::new(),
+        extensions: None,
     }
     .encode();
     if !extra.is_empty() {
