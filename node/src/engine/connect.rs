@@ -23,7 +23,8 @@ use portolan_runtime::{Address, Node, Route};
 use portolan_secure_channel::{
     ChannelOptions, CredentialSource, LocalIdentity, SecureChannel, SecureChannels, TrustPolicy,
 };
-use portolan_tcp::{TcpError, TcpTransport};
+use portolan_tcp::transport::Role;
+use portolan_tcp::{TcpConnection, TcpError, TcpTransport};
 
 use crate::error::{Error, Result};
 use crate::host_port::HostPort;
@@ -68,6 +69,9 @@ pub(crate) struct Appearance {
     /// Be patient: a listener that does not answer, because its relay or its node is not there yet, is asked again and again
     /// within the limit, over the connection that is open already, and this is told why.
     pub(crate) waiting: Option<Waiting>,
+    /// A TCP connection that this node has opened to the same address will do, as long as it lasts: for what has little to say and
+    /// need not outlive it.
+    pub(crate) borrow: bool,
 }
 
 impl Appearance {
@@ -85,6 +89,8 @@ pub(crate) struct Path {
     tcp: TcpTransport,
     route: Route,
     sender: Option<Address>,
+    /// The connection is somebody else's, and is left open.
+    borrowed: bool,
     channels: Vec<SecureChannel>,
 }
 
@@ -131,7 +137,8 @@ impl Path {
 
 impl Drop for Path {
     fn drop(&mut self) {
-        let (sender, mut channels) = (self.sender.take(), std::mem::take(&mut self.channels));
+        let sender = self.sender.take().filter(|_| !self.borrowed);
+        let mut channels = std::mem::take(&mut self.channels);
         if sender.is_none() && channels.is_empty() {
             return;
         }
@@ -175,6 +182,7 @@ impl Connector {
             tcp: self.tcp.clone(),
             route: Route::new(),
             sender: None,
+            borrowed: false,
             channels: Vec::new(),
         };
         let mut components = address.components().iter().peekable();
@@ -333,6 +341,7 @@ impl Connector {
             tcp: self.tcp.clone(),
             route: Route::new(),
             sender: None,
+            borrowed: false,
             channels: Vec::new(),
         };
         let limit = appearance.timeout;
@@ -347,13 +356,27 @@ impl Connector {
     }
 
     async fn open_tcp(&self, path: &mut Path, target: &str, appearance: &Appearance) -> Result<()> {
-        let connection = self.tcp.connect(target).await.map_err(tcp_error)?;
+        let open = appearance.borrow.then(|| self.opened_to(target)).flatten();
+        path.borrowed = open.is_some();
+        let connection = match open {
+            Some(connection) => connection,
+            None => self.tcp.connect(target).await.map_err(tcp_error)?,
+        };
         for name in appearance.reachable {
             self.node.add_consumer(connection.flow(), &Address::local(name));
         }
         path.sender = Some(connection.sender().clone());
         path.route = connection.sender().into();
         Ok(())
+    }
+
+    /// The oldest connection that this node has opened to an address.
+    fn opened_to(&self, target: &str) -> Option<TcpConnection> {
+        self.tcp
+            .connections()
+            .into_iter()
+            .filter(|connection| connection.role() == Role::Initiated && connection.peer() == target)
+            .min_by_key(TcpConnection::since)
     }
 
     async fn open_channel(&self, path: &mut Path, trust: TrustPolicy, appearance: &Appearance) -> Result<()> {

@@ -253,6 +253,7 @@ impl Core {
             timeout,
             reachable: &[],
             waiting: None,
+            borrow: false,
         })
     }
 

@@ -15,6 +15,7 @@ use portolan_identity::{CredentialAndPurposeKey, HistoryOrder, Identifier, Ident
 use portolan_runtime::{Address, Node, Route};
 use portolan_secure_channel::{CredentialSource, CurrentCredential, LocalIdentity};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::connect::{Appearance, Connector, blocking};
 use super::removals::Removals;
@@ -259,6 +260,9 @@ impl Membership {
         // What is presented although the home does not have it or cannot be read: a full disk must not end a membership.
         let mut held: Option<(CurrentCredential, VerifiedCredential)> = None;
         let mut unsaved = false;
+        // Whoever had not heard of a rotation of the authority did not believe the first credential after it: there is a second.
+        let mut authority_changes = self.authority().history().len();
+        let mut once_more: Option<Instant> = None;
         while !*self.retired.borrow() {
             let stored = self.load(&home).await;
             let known = match stored {
@@ -274,13 +278,13 @@ impl Membership {
             if let Some((credential, verified)) = known {
                 self.present(credential);
                 let (end, renew) = (verified.expires_at, renew_at(&verified));
-                if now() < renew {
+                if now() < renew && once_more.is_none_or(|at| Instant::now() < at) {
                     self.tell(Standing {
                         expires_at: Some(end),
                         failure: None,
                         settled: true,
                     });
-                    self.sleep_until(renew).await;
+                    self.sleep_until(renew, once_more).await;
                     continue;
                 }
             } else {
@@ -289,6 +293,9 @@ impl Membership {
             match fetch(connector, &self.project(), &self.authority(), &self.identity).await {
                 Ok(fetched) => {
                     self.follow_authority(connector).await;
+                    let changes = self.authority().history().len();
+                    once_more = (changes != authority_changes).then(|| Instant::now() + OTHERS_LEARN_TOO);
+                    authority_changes = changes;
                     tracing::info!(
                         project = self.project().name,
                         expires_at = fetched.expires_at,
@@ -320,10 +327,11 @@ impl Membership {
         }
     }
 
-    async fn sleep_until(&self, time: u64) {
-        let pause = time.saturating_sub(now()).clamp(1, LONGEST_SLEEP);
+    async fn sleep_until(&self, time: u64, or_until: Option<Instant>) {
+        let pause = Duration::from_secs(time.saturating_sub(now()).clamp(1, LONGEST_SLEEP));
+        let end = Instant::now() + pause;
         let again = self.look_again.notified();
-        let _ = tokio::time::timeout(Duration::from_secs(pause), again).await;
+        let _ = tokio::time::timeout_at(or_until.map_or(end, |until| until.min(end)), again).await;
     }
 
     /// The credential that the home has, if it is valid.
@@ -448,6 +456,7 @@ pub(crate) async fn fetch(
             timeout: FETCH_TIMEOUT,
             reachable: &[],
             waiting: None,
+            borrow: false,
         };
         let path = connector
             .connect_described(route, *authority.identifier(), &appearance)

@@ -185,6 +185,7 @@ impl Asking {
             timeout: (caller.timeout * 9 / 10).min(CHANNEL_TIMEOUT),
             reachable: &[],
             waiting: None,
+            borrow: false,
         };
         let path = connector
             .connect_described(route, *authority.identifier(), &appearance)
@@ -602,6 +603,7 @@ pub async fn send_message(
                 timeout,
                 reachable: &[],
                 waiting: None,
+                borrow: false,
             };
             let path = connector.connect(&route, &appearance).await?;
             exchange(&connector.node, &path, &payload, timeout).await

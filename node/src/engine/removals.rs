@@ -7,6 +7,7 @@
 //! A removal voids the credentials that were issued until then. First every open portal asks its rules again, so that both ends are told why it
 //! ends; a moment later the relays and the channels of the removed member end.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,11 +34,18 @@ const WAIT: u64 = 25;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Limit for connection and channel.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// Pauses after a failure: doubled from one to the next, up to a quarter more or less, so that many nodes do not come at once.
+/// Before the first question.
+const START_PAUSE: Duration = Duration::from_secs(1);
+/// Pauses after a failure: doubled from one to the next.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// Pause after an authority that did not answer at all, such as a stock one, which does not know the question.
 const UNANSWERED_PAUSE: Duration = Duration::from_secs(60);
+
+/// Up to a quarter more or less, so that many nodes do not come at once.
+fn spread(pause: Duration) -> Duration {
+    pause.mul_f64(0.75 + f64::from(getrandom::u32().unwrap_or(0) % 512) / 1024.0)
+}
 
 /// What removals act on in a node.
 pub(crate) struct Removals {
@@ -103,34 +111,30 @@ impl Removals {
         let removals = Arc::clone(self);
         let end = move |_| async move {
             tokio::time::sleep(GOODBYE).await;
-            for member in &members {
-                removals.end(member);
-            }
+            removals.end(&members.into_iter().collect());
         };
         // Fails only while the node stops.
         let _ = self.node.start_task(Address::random(), end);
     }
 
-    fn end(&self, member: &Identifier) {
+    fn end(&self, members: &HashSet<Identifier>) {
         let relays = self.relays.lock().clone();
         if let Some(relays) = relays {
-            for name in relays.names_of(PeerIdentifier(*member.as_bytes())) {
-                relays.end(&self.node, &name);
+            for member in members {
+                for name in relays.names_of(PeerIdentifier(*member.as_bytes())) {
+                    relays.end(&self.node, &name);
+                }
             }
         }
         // Once a path through a relay is open, its messages go past the relay from channel to channel (01 §4.1), so that it is
         // the channel that has to end.
-        let mut ended = 0;
         for info in self.channels.list() {
-            if info.peer == *member
+            if members.contains(&info.peer)
                 && let Some(channel) = self.channels.get(&info.encryptor)
             {
                 channel.stop_because(CloseReason::Removed);
-                ended += 1;
+                tracing::info!(member = %info.peer, "a channel of a removed member was closed");
             }
-        }
-        if ended > 0 {
-            tracing::info!(%member, channels = ended, "a removed member was cut off");
         }
     }
 
@@ -138,9 +142,15 @@ impl Removals {
     pub(super) async fn follow(self: Arc<Self>, membership: Arc<Membership>, connector: Connector) {
         let following = async {
             let mut pause = FIRST_PAUSE;
+            // The connection of a relay or an inlet will do, and saves the project's node one. If that did not work, one of our own.
+            let mut borrow = true;
+            // They are opened first.
+            tokio::time::sleep(spread(START_PAUSE)).await;
             loop {
                 let mut answered = false;
-                let wait = match self.listen(&membership, &connector, &mut answered).await {
+                let ended = self.listen(&membership, &connector, borrow, &mut answered).await;
+                borrow = answered;
+                let wait = match ended {
                     Ended::Unanswered => UNANSWERED_PAUSE,
                     Ended::Failed(error) => {
                         tracing::debug!(
@@ -155,8 +165,7 @@ impl Removals {
                         pause
                     }
                 };
-                let spread = 0.75 + f64::from(getrandom::u32().unwrap_or(0) % 512) / 1024.0;
-                tokio::time::sleep(wait.mul_f64(spread)).await;
+                tokio::time::sleep(spread(wait)).await;
             }
         };
         tokio::select! {
@@ -169,6 +178,7 @@ impl Removals {
         self: &Arc<Self>,
         membership: &Membership,
         connector: &Connector,
+        borrow: bool,
         answered: &mut bool,
     ) -> Ended {
         let failed = |error: &dyn std::fmt::Display| Ended::Failed(Error::failed(error.to_string()));
@@ -184,6 +194,7 @@ impl Removals {
             timeout: CONNECT_TIMEOUT,
             reachable: &[],
             waiting: None,
+            borrow,
         };
         let authority = *membership.authority().identifier();
         let path = match connector.connect_described(route, authority, &appearance).await {
