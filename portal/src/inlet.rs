@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
 use portolan_runtime::{
     AccessControl, Address, Context, Error, MailboxOptions, Node, Placement, Result, Route, WorkerOptions,
 };
@@ -22,6 +21,7 @@ use crate::memory::WindowMemory;
 use crate::protocol::PortalMessage;
 use crate::status::{FailureHook, FailureKind, PortalStatus};
 use crate::stream::Stream;
+use crate::ways::{OnWay, Ways};
 
 /// How long the outlet's answer may take by default; the client is closed then.
 pub const PONG_TIMEOUT: Duration = Duration::from_millis(4_800);
@@ -46,6 +46,8 @@ pub struct InletOptions {
     pub enable_nagle: bool,
     /// What the windows of its connections may promise together; to be shared by all portals of a node.
     pub memory: WindowMemory,
+    /// Ways to the outlet side by side, [`MAX_STRIPES`](crate::MAX_STRIPES) at most; see [`Inlet::connect_stripe`].
+    pub stripes: usize,
     /// Told of each failure: a session may look at its path sooner.
     pub on_failure: Option<FailureHook>,
 }
@@ -59,6 +61,7 @@ impl Default for InletOptions {
             max_connections: MAX_CONNECTIONS,
             enable_nagle: false,
             memory: WindowMemory::default(),
+            stripes: 1,
             on_failure: None,
         }
     }
@@ -73,15 +76,21 @@ impl std::fmt::Debug for InletOptions {
     }
 }
 
-#[derive(Debug)]
-enum Way {
-    Open {
-        route: Route,
-        /// The outlet there has said that it takes bytes behind a Ping.
-        takes_early: Arc<AtomicBool>,
-    },
-    /// Why there is none.
-    Paused(String),
+/// A way to the outlet.
+#[derive(Debug, Clone)]
+struct Way {
+    route: Route,
+    /// The outlet there has said that it takes bytes behind a Ping.
+    takes_early: Arc<AtomicBool>,
+}
+
+impl Way {
+    fn new(route: Route) -> Self {
+        Self {
+            route,
+            takes_early: Arc::default(),
+        }
+    }
 }
 
 /// A running inlet. It listens from the start; without a route it closes clients at once.
@@ -90,7 +99,7 @@ pub struct Inlet {
     node: Node,
     address: Address,
     local: SocketAddr,
-    way: Arc<RwLock<Way>>,
+    ways: Arc<Ways<Way>>,
     status: Arc<PortalStatus>,
 }
 
@@ -105,12 +114,10 @@ impl Inlet {
         let local = socket.local_addr().map_err(listening)?;
         let socket = socket.into_std().map_err(listening)?;
         let status = PortalStatus::new(options.on_failure.clone());
-        let way = Arc::new(RwLock::new(Way::Paused(
-            "it has not been connected yet".to_owned(),
-        )));
+        let ways = Arc::new(Ways::new(options.stripes, "it has not been connected yet"));
         let acceptor = Acceptor {
             options: Arc::new(options),
-            way: Arc::clone(&way),
+            ways: Arc::clone(&ways),
             status: Arc::clone(&status),
         };
         let address = node.start_task(
@@ -121,27 +128,43 @@ impl Inlet {
             node: node.clone(),
             address,
             local,
-            way,
+            ways,
             status,
         })
     }
 
     /// New connections go along this route, whose last hop is the outlet. Open ones stay where they are.
     pub fn connect(&self, route: impl Into<Route>) {
-        *self.way.write() = Way::Open {
-            route: route.into(),
-            takes_early: Arc::default(),
-        };
+        let route = route.into();
+        self.ways.set_all(|| Ok(Way::new(route.clone())));
+    }
+
+    /// As [`Inlet::connect`], for one of several ways side by side: a new connection gets the one with the fewest. They
+    /// should begin with different hops, on different arbiters. Nothing happens if [`InletOptions::stripes`] has none of
+    /// this index.
+    pub fn connect_stripe(&self, index: usize, route: impl Into<Route>) {
+        self.ways.set(index, Ok(Way::new(route.into())));
     }
 
     /// New clients are closed at once, for this reason.
     pub fn pause(&self, reason: impl Into<String>) {
-        *self.way.write() = Way::Paused(reason.into());
+        let reason = reason.into();
+        self.ways.set_all(|| Err(reason.clone()));
+    }
+
+    /// As [`Inlet::pause`], for one of several ways; the others go on.
+    pub fn pause_stripe(&self, index: usize, reason: impl Into<String>) {
+        self.ways.set(index, Err(reason.into()));
     }
 
     /// Whether clients are served.
     pub fn is_connected(&self) -> bool {
-        matches!(*self.way.read(), Way::Open { .. })
+        self.ways.is_any_open()
+    }
+
+    /// Connections on one of several ways.
+    pub fn connections_on(&self, index: usize) -> u64 {
+        self.ways.connections(index)
     }
 
     /// The socket address that it listens on.
@@ -172,7 +195,7 @@ impl Inlet {
 
 struct Acceptor {
     options: Arc<InletOptions>,
-    way: Arc<RwLock<Way>>,
+    ways: Arc<Ways<Way>>,
     status: Arc<PortalStatus>,
 }
 
@@ -216,9 +239,9 @@ impl Acceptor {
 
     /// Starts a portal connection, or closes the client by dropping its socket.
     fn open(&self, ctx: &Context, socket: TcpStream) -> Result<()> {
-        let (route, takes_early) = match &*self.way.read() {
-            Way::Open { route, takes_early } => (route.clone(), Arc::clone(takes_early)),
-            Way::Paused(reason) => {
+        let (Way { route, takes_early }, on_way) = match self.ways.take() {
+            Ok(taken) => taken,
+            Err(reason) => {
                 self.status.fail(
                     FailureKind::NotConnected,
                     format!("a client was closed: {reason}"),
@@ -258,6 +281,7 @@ impl Acceptor {
         };
         let request = Box::new(Request {
             client,
+            on_way,
             ping,
             asking: Asking { route, takes_early },
             parts: Parts {
@@ -283,6 +307,7 @@ impl Acceptor {
 /// A client, and what it needs.
 struct Request {
     client: Client,
+    on_way: OnWay,
     ping: PortalMessage,
     asking: Asking,
     parts: Parts,
@@ -296,13 +321,16 @@ enum Client {
 }
 
 async fn serve(ctx: Context, request: Box<Request>) {
+    let _on_way;
     let mut connection = {
         let Request {
             client,
+            on_way,
             ping,
             asking,
             parts,
         } = *request;
+        _on_way = on_way;
         let socket = match client {
             Client::Here(socket) => socket,
             Client::Elsewhere(socket) => match TcpStream::from_std(socket) {

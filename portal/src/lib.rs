@@ -39,6 +39,7 @@
 //! * `early`: how what comes right behind a Ping finds the connection.
 //! * [`status`]: counters and failures.
 //! * [`socket`]: the application's side, plain or wrapped (TLS).
+//! * `ways`: the ways from an inlet to its outlet, side by side.
 //! * `gate`: rules that close a connection when they refuse one of its messages.
 
 mod application;
@@ -52,9 +53,11 @@ pub mod protocol;
 pub mod socket;
 pub mod status;
 pub mod stream;
+mod ways;
 
 pub use inlet::{Inlet, InletOptions};
 pub use memory::WindowMemory;
 pub use outlet::{Outlet, OutletOptions};
 pub use socket::{ByteStream, Wrap, Wrapping};
 pub use status::{Failure, FailureHook, FailureKind, PortalStatus};
+pub use ways::MAX_STRIPES;

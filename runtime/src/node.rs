@@ -335,7 +335,7 @@ impl Node {
         let arbiter = match (options.placement, owner) {
             (Placement::Index(index), _) => index % count,
             (Placement::Owner, Some(owner)) => owner.arbiter as usize,
-            _ => inner.next_arbiter.fetch_add(1, Ordering::Relaxed) % count,
+            _ => self.next_arbiter(),
         };
         let mailbox = Arc::new(Mailbox::new(options.capacity));
         let number = inner.next_cell.fetch_add(1, Ordering::Relaxed);
@@ -505,6 +505,13 @@ impl Node {
     /// Whether somebody listens at this address.
     pub fn has_worker(&self, address: &Address) -> bool {
         self.router().find(address).is_some()
+    }
+
+    /// The next arbiter in turn, as [`Placement::Next`] would take it: for flows that shall be on different ones, which are
+    /// then placed on this, the one after it, and so on.
+    pub fn next_arbiter(&self) -> usize {
+        let inner = &self.inner;
+        inner.next_arbiter.fetch_add(1, Ordering::Relaxed) % inner.arbiters.len()
     }
 
     /// The arbiter that the worker at this address runs on.

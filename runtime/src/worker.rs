@@ -190,7 +190,7 @@ pub enum Placement {
     Owner,
     /// On the next arbiter in turn: for what begins a flow of its own, such as a transport connection.
     Next,
-    /// Where the worker with this address runs, if there is one; else as [`Placement::Owner`].
+    /// On the arbiter with this number; they are counted round.
     Index(usize),
 }
 

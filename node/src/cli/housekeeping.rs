@@ -149,7 +149,7 @@ impl Completion {
 }
 
 /// Every environment variable that is read, with its default and meaning.
-pub(super) const ENVIRONMENT: [(&str, &str, &str); 17] = [
+pub(super) const ENVIRONMENT: [(&str, &str, &str); 18] = [
     (
         "PORTOLAN_HOME",
         "~/.portolan",
@@ -205,6 +205,11 @@ pub(super) const ENVIRONMENT: [(&str, &str, &str); 17] = [
         "PORTOLAN_PORTAL_MEMORY",
         "256",
         "For a node when it starts: MiB that the windows of all its portal connections may have together, beyond 64 KiB for each.",
+    ),
+    (
+        "PORTOLAN_ARBITERS",
+        "one for every two cores",
+        "Threads of a node that carry messages, 1 to 64; see --stripes of tcp-inlet.",
     ),
     ("QUIET", "false", "As --quiet."),
     ("NO_COLOR", "false", "As --no-color."),

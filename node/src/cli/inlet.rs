@@ -49,6 +49,9 @@ pub(super) enum Command {
     },
 }
 
+/// The node's own limit.
+const MAX_STRIPES: i64 = crate::engine::MAX_STRIPES as i64;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Create {
     /// Default: a random name.
@@ -96,6 +99,10 @@ pub(super) struct Create {
     /// Let the system wait for more bytes before it sends (Nagle's algorithm).
     #[arg(long, env = "PORTOLAN_TCP_PORTAL_ENABLE_NAGLE", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     enable_nagle: bool,
+    /// Paths to the outlet side by side, each with a connection and a channel of its own, for nodes with several cores: new
+    /// applications use the one with the fewest. 1 to 16.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=MAX_STRIPES))]
+    stripes: u8,
 }
 
 /// The route to an outlet: `to` is its name behind the relay `via` at the default project, or the whole route.
@@ -197,6 +204,7 @@ impl Create {
             retry_wait_ms: values::milliseconds(self.retry_wait),
             skip_handshake: self.skip_handshake,
             enable_nagle: self.enable_nagle,
+            stripes: self.stripes,
         };
         let status: InletStatus = client.post(path::TCP_INLETS, &request).await?;
         let terminal = &context.terminal;
@@ -246,6 +254,7 @@ fn plain(status: &InletStatus, node: &str) -> String {
         ("Status", said(status.status).to_owned()),
         ("Last failure", status.last_failure.clone().unwrap_or_default()),
         ("Allowed if", outlet::allowed(status.policy.as_deref())),
+        ("Paths", paths(status)),
         (
             "Connections",
             format!(
@@ -258,6 +267,27 @@ fn plain(status: &InletStatus, node: &str) -> String {
             format!("{} bytes out, {} bytes in", traffic.bytes_up, traffic.bytes_down),
         ),
     ])
+}
+
+/// How its paths stand, if there are several.
+fn paths(status: &InletStatus) -> String {
+    let stripes = &status.stripes;
+    if stripes.len() < 2 {
+        return String::new();
+    }
+    let up = stripes
+        .iter()
+        .filter(|stripe| stripe.status == ConnectionStatus::Up)
+        .count();
+    let load: Vec<String> = stripes
+        .iter()
+        .map(|stripe| stripe.connections.to_string())
+        .collect();
+    format!(
+        "{up} of {} up, with {} connections",
+        stripes.len(),
+        load.join(", ")
+    )
 }
 
 fn record(status: &InletStatus, node: &str) -> Value {
@@ -273,6 +303,7 @@ fn record(status: &InletStatus, node: &str) -> Value {
         "last_failure": status.last_failure,
         "policy": status.policy,
         "connections": status.connections,
+        "stripes": status.stripes,
         "traffic": status.traffic,
         "privileged": false,
     })

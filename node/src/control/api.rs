@@ -371,6 +371,13 @@ pub struct CreateInlet {
     /// Leave Nagle's algorithm on.
     #[serde(default)]
     pub enable_nagle: bool,
+    /// Paths to the outlet side by side, 1 to 16. Default: 1.
+    #[serde(default = "one_stripe")]
+    pub stripes: u8,
+}
+
+fn one_stripe() -> u8 {
+    1
 }
 
 /// An inlet.
@@ -394,9 +401,25 @@ pub struct InletStatus {
     pub policy: Option<String>,
     /// Portal connections open now.
     pub connections: u64,
+    /// The paths to the outlet side by side, each over a transport connection of its own.
+    #[serde(default)]
+    pub stripes: Vec<StripeStatus>,
     /// Counters since the node started.
     #[serde(default)]
     pub traffic: Traffic,
+}
+
+/// One of the paths from an inlet to its outlet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StripeStatus {
+    /// Up or down.
+    pub status: ConnectionStatus,
+    /// The route in use, when connected.
+    pub outlet_route: Option<String>,
+    /// Portal connections on it.
+    pub connections: u64,
+    /// Why it is down.
+    pub last_failure: Option<String>,
 }
 
 /// Counters of a portal end, since the node started.

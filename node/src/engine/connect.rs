@@ -19,7 +19,7 @@ use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, select_all};
 use futures_util::stream::FuturesUnordered;
 use portolan_identity::{Identifier, Identity};
-use portolan_runtime::{Address, Node, Route};
+use portolan_runtime::{Address, Node, Placement, Route};
 use portolan_secure_channel::{
     ChannelOptions, CredentialSource, LocalIdentity, SecureChannel, SecureChannels, TrustPolicy,
 };
@@ -92,9 +92,24 @@ pub(crate) struct Path {
     /// The connection is somebody else's, and is left open.
     borrowed: bool,
     channels: Vec<SecureChannel>,
+    /// Where the connection runs, and with it the channels and what goes through them.
+    placement: Placement,
 }
 
 impl Path {
+    /// Nothing is open yet.
+    fn new(connector: &Connector, placement: Placement) -> Self {
+        Self {
+            node: connector.node.clone(),
+            tcp: connector.tcp.clone(),
+            route: Route::new(),
+            sender: None,
+            borrowed: false,
+            channels: Vec::new(),
+            placement,
+        }
+    }
+
     /// The route to what was asked for.
     pub(crate) fn route(&self) -> &Route {
         &self.route
@@ -166,8 +181,22 @@ impl Connector {
     /// When something does not answer, answers as somebody else, or the address makes no sense. What was opened by then is
     /// closed.
     pub(crate) async fn connect(&self, address: &MultiAddr, appearance: &Appearance) -> Result<Path> {
+        self.connect_on(address, appearance, Placement::Next).await
+    }
+
+    /// As [`connect`](Self::connect), on a given arbiter.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub(crate) async fn connect_on(
+        &self,
+        address: &MultiAddr,
+        appearance: &Appearance,
+        placement: Placement,
+    ) -> Result<Path> {
         let limit = appearance.timeout;
-        match tokio::time::timeout(limit, self.open(address, appearance)).await {
+        match tokio::time::timeout(limit, self.open(address, appearance, placement)).await {
             Ok(result) => result,
             Err(_) => Err(Error::timeout(format!(
                 "no connection along {address} within {} s",
@@ -176,15 +205,8 @@ impl Connector {
         }
     }
 
-    async fn open(&self, address: &MultiAddr, appearance: &Appearance) -> Result<Path> {
-        let mut path = Path {
-            node: self.node.clone(),
-            tcp: self.tcp.clone(),
-            route: Route::new(),
-            sender: None,
-            borrowed: false,
-            channels: Vec::new(),
-        };
+    async fn open(&self, address: &MultiAddr, appearance: &Appearance, placement: Placement) -> Result<Path> {
+        let mut path = Path::new(self, placement);
         let mut components = address.components().iter().peekable();
         while let Some(component) = components.next() {
             let at_start = path.route.is_empty();
@@ -336,14 +358,7 @@ impl Connector {
         expected: Identifier,
         appearance: &Appearance,
     ) -> Result<Path> {
-        let mut path = Path {
-            node: self.node.clone(),
-            tcp: self.tcp.clone(),
-            route: Route::new(),
-            sender: None,
-            borrowed: false,
-            channels: Vec::new(),
-        };
+        let mut path = Path::new(self, Placement::Next);
         let limit = appearance.timeout;
         let opening = self.open_described(&mut path, route, expected, appearance);
         match tokio::time::timeout(limit, opening).await {
@@ -360,7 +375,11 @@ impl Connector {
         path.borrowed = open.is_some();
         let connection = match open {
             Some(connection) => connection,
-            None => self.tcp.connect(target).await.map_err(tcp_error)?,
+            None => self
+                .tcp
+                .connect_on(target, path.placement)
+                .await
+                .map_err(tcp_error)?,
         };
         for name in appearance.reachable {
             self.node.add_consumer(connection.flow(), &Address::local(name));

@@ -2,17 +2,22 @@
 //!
 //! An inlet listens from the moment it is created, whether or not its outlet can be reached. A session builds the path to the
 //! outlet and builds it again when it is lost; as long as there is none, clients are closed at once.
+//!
+//! A path is one transport connection with its channels, and runs on one arbiter. An inlet can have several side by side, its
+//! *stripes*, each with a session of its own on an arbiter of its own: they share nothing, so that one that breaks is built
+//! again while the others go on. A new client gets the one with the fewest.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use portolan_identity::Identifier;
 use portolan_policy::ResourceType;
-use portolan_portal::{FailureHook, FailureKind, Inlet, InletOptions};
-use portolan_relay::{Connection, SessionMonitor, SessionSettings};
-use portolan_runtime::{Address, Node, Route};
+use portolan_portal::{FailureHook, FailureKind, Inlet, InletOptions, MAX_STRIPES};
+use portolan_relay::{Connection, SessionMonitor, SessionSettings, SessionStatus};
+use portolan_runtime::{Address, Node, Placement, Route};
 use tokio::sync::{Notify, watch};
 
 use super::connect::Path;
@@ -23,7 +28,7 @@ use super::outlets::{last_failure, unsupported};
 use super::policies::{Issuer, checked};
 use super::running::Running;
 use super::services::local_name;
-use crate::control::api::{ConnectionStatus, CreateInlet, InletStatus, PolicyTarget, Traffic};
+use crate::control::api::{ConnectionStatus, CreateInlet, InletStatus, PolicyTarget, StripeStatus, Traffic};
 use crate::error::{Error, Result};
 use crate::host_port::HostPort;
 use crate::multiaddr::MultiAddr;
@@ -46,64 +51,74 @@ pub(super) struct OpenInlet {
     issuer: Issuer,
     failed: Arc<AtomicU64>,
     shared: Arc<Shared>,
+    stripes: Vec<Arc<Stripe>>,
     /// `None` while its port is taken.
     listening: Mutex<Option<Listening>>,
 }
 
 struct Listening {
     inlet: Inlet,
-    /// `None` where the outlet is on this very node: there is no path that could be lost.
-    session: Option<SessionMonitor>,
+    /// One for each stripe; none where the outlet is on this very node: there is no path that could be lost.
+    sessions: Vec<SessionMonitor>,
 }
 
-/// What the session's closure and the status share.
+/// What the sessions' closures and the status share.
 struct Shared {
     core: Arc<Core>,
     to: MultiAddr,
     identity: Option<String>,
     authorized: Vec<Identifier>,
+    /// Why it does not listen.
+    not_listening: Mutex<Option<String>>,
+}
+
+/// One of the paths side by side.
+struct Stripe {
+    shared: Arc<Shared>,
+    index: usize,
+    placement: Placement,
     /// A client got no answer.
     suspicion: Arc<Notify>,
     route: Mutex<Option<Route>>,
-    /// Why it does not listen.
-    not_listening: Mutex<Option<String>>,
     /// Why the path that is being built is not there yet.
     waiting_for: Mutex<Option<String>>,
 }
 
-/// A path in use. When the session drops it, new clients are closed at once.
+/// A path in use. When the session drops it, no new client gets it.
 struct InUse {
-    shared: Arc<Shared>,
+    stripe: Arc<Stripe>,
     inlet: Inlet,
     _path: Path,
 }
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        self.inlet
-            .pause("the path to the outlet was lost and is being built again");
-        *self.shared.route.lock() = None;
+        self.inlet.pause_stripe(
+            self.stripe.index,
+            "the path to the outlet was lost and is being built again",
+        );
+        *self.stripe.route.lock() = None;
     }
 }
 
-impl Shared {
+impl Stripe {
     async fn connect(self: Arc<Self>, inlet: Inlet) -> Result<Connection> {
         let opened = self.open(&inlet).await;
         *self.waiting_for.lock() = None;
         let path = opened.inspect_err(|error| {
-            inlet.pause(format!("the outlet cannot be reached: {error}"));
+            inlet.pause_stripe(self.index, format!("the outlet cannot be reached: {error}"));
         })?;
         let transport_route = path.transport_route();
         let lost = lost(
-            self.core.node().clone(),
+            self.shared.core.node().clone(),
             &path,
             transport_route.clone(),
             Arc::clone(&self.suspicion),
         );
         *self.route.lock() = Some(path.route().clone());
-        inlet.connect(path.route().clone());
+        inlet.connect_stripe(self.index, path.route().clone());
         let used = InUse {
-            shared: Arc::clone(&self),
+            stripe: Arc::clone(&self),
             inlet,
             _path: path,
         };
@@ -111,24 +126,47 @@ impl Shared {
     }
 
     async fn open(self: &Arc<Self>, inlet: &Inlet) -> Result<Path> {
-        let mut appearance = self
+        let shared = &self.shared;
+        let mut appearance = shared
             .core
             .appearance(
-                &self.to,
-                self.identity.as_deref(),
-                &self.authorized,
+                &shared.to,
+                shared.identity.as_deref(),
+                &shared.authorized,
                 CONNECT_TIMEOUT,
             )
             .await?;
-        let (shared, inlet) = (Arc::clone(self), inlet.clone());
+        let (stripe, inlet) = (Arc::clone(self), inlet.clone());
         appearance.waiting = Some(Arc::new(move |reason: &str| {
             let reason = format!(
                 "{reason}: its relay or the node behind it is not there, or does not let this node through"
             );
-            inlet.pause(format!("the outlet cannot be reached: {reason}"));
-            *shared.waiting_for.lock() = Some(reason);
+            inlet.pause_stripe(stripe.index, format!("the outlet cannot be reached: {reason}"));
+            *stripe.waiting_for.lock() = Some(reason);
         }));
-        self.core.connector.connect(&self.to, &appearance).await
+        shared
+            .core
+            .connector
+            .connect_on(&shared.to, &appearance, self.placement)
+            .await
+    }
+
+    fn status(&self, session: Option<&SessionStatus>, connections: u64) -> StripeStatus {
+        let is_up = session.is_none_or(SessionStatus::is_up);
+        let down = || {
+            let waiting = self.waiting_for.lock().clone();
+            waiting.or_else(|| Some(session?.reason.as_ref()?.to_string()))
+        };
+        StripeStatus {
+            status: if is_up {
+                ConnectionStatus::Up
+            } else {
+                ConnectionStatus::Down
+            },
+            outlet_route: self.route.lock().as_ref().map(ToString::to_string),
+            connections,
+            last_failure: if is_up { None } else { down() },
+        }
     }
 }
 
@@ -162,20 +200,35 @@ fn lost(
 
 impl OpenInlet {
     fn new(core: &Arc<Core>, spec: InletSpec, to: MultiAddr, issuer: Issuer) -> Result<Self> {
+        let count = usize::from(spec.stripes);
+        if !(1..=MAX_STRIPES).contains(&count) {
+            return Err(Error::invalid(format!(
+                "an inlet has 1 to {MAX_STRIPES} paths, not {count}"
+            )));
+        }
         let shared = Arc::new(Shared {
             core: Arc::clone(core),
             to,
             identity: spec.identity.clone(),
             authorized: identifiers(&spec.authorized)?,
-            suspicion: Arc::default(),
-            route: Mutex::default(),
             not_listening: Mutex::default(),
-            waiting_for: Mutex::default(),
+        });
+        let first = core.node().next_arbiter();
+        let stripes = (0..count).map(|index| {
+            Arc::new(Stripe {
+                shared: Arc::clone(&shared),
+                index,
+                placement: Placement::Index(first + index),
+                suspicion: Arc::default(),
+                route: Mutex::default(),
+                waiting_for: Mutex::default(),
+            })
         });
         Ok(Self {
             spec,
             issuer,
             failed: Arc::default(),
+            stripes: stripes.collect(),
             shared,
             listening: Mutex::default(),
         })
@@ -188,17 +241,24 @@ impl OpenInlet {
             &self.spec.alias,
             self.issuer,
         );
-        let (failed, suspicion) = (Arc::clone(&self.failed), Arc::clone(&self.shared.suspicion));
+        let failed = Arc::clone(&self.failed);
+        let suspicions: Vec<_> = self
+            .stripes
+            .iter()
+            .map(|stripe| Arc::clone(&stripe.suspicion))
+            .collect();
         let hook: FailureHook = Arc::new(move |failure| {
             failed.fetch_add(1, Ordering::Relaxed);
             if failure.kind == FailureKind::NoAnswer {
-                suspicion.notify_one();
+                // Those that are well answer the ping.
+                suspicions.iter().for_each(|suspicion| suspicion.notify_one());
             }
         });
         InletOptions {
             incoming: guard.incoming(),
             outgoing: guard.outgoing(),
             enable_nagle: self.spec.enable_nagle,
+            stripes: self.stripes.len(),
             on_failure: Some(hook),
             memory: self.shared.core.windows.clone(),
             ..InletOptions::default()
@@ -230,7 +290,7 @@ impl OpenInlet {
         })
     }
 
-    /// Begin to look for a path.
+    /// Begin to look for paths.
     fn listen(&self, inlet: Inlet) -> Result<()> {
         *self.shared.not_listening.lock() = None;
         let local = self.shared.to.components().iter().all(|component| {
@@ -239,7 +299,8 @@ impl OpenInlet {
                 crate::multiaddr::Component::Service(_) | crate::multiaddr::Component::Worker(_)
             )
         });
-        let session = if local {
+        let mut sessions = Vec::new();
+        if local {
             let mut route = Route::new();
             for component in self.shared.to.components() {
                 if let crate::multiaddr::Component::Service(name)
@@ -248,9 +309,10 @@ impl OpenInlet {
                     route.push(Address::local(name));
                 }
             }
-            *self.shared.route.lock() = Some(route.clone());
-            inlet.connect(route);
-            None
+            for stripe in &self.stripes {
+                *stripe.route.lock() = Some(route.clone());
+                inlet.connect_stripe(stripe.index, route.clone());
+            }
         } else {
             let mut settings = SessionSettings {
                 connect_timeout: CONNECT_TIMEOUT + FIRST_CREDENTIAL,
@@ -261,24 +323,22 @@ impl OpenInlet {
                 settings.longest_delay = Duration::from_millis(self.spec.retry_wait_ms);
                 settings.first_delay = settings.first_delay.min(settings.longest_delay);
             }
-            let (shared, listening) = (Arc::clone(&self.shared), inlet.clone());
-            let session = SessionMonitor::start(self.shared.core.node(), settings, move || {
-                Arc::clone(&shared).connect(listening.clone())
-            })
-            .map_err(|error| Error::failed(error.to_string()))?;
-            Some(session)
-        };
-        *self.listening.lock() = Some(Listening { inlet, session });
+            for stripe in &self.stripes {
+                let (stripe, listening) = (Arc::clone(stripe), inlet.clone());
+                let session = SessionMonitor::start(self.shared.core.node(), settings, move || {
+                    Arc::clone(&stripe).connect(listening.clone())
+                });
+                sessions.push(session.map_err(|error| Error::failed(error.to_string()))?);
+            }
+        }
+        *self.listening.lock() = Some(Listening { inlet, sessions });
         Ok(())
     }
 
-    fn session(&self) -> Option<watch::Receiver<portolan_relay::SessionStatus>> {
-        self.listening
-            .lock()
-            .as_ref()?
-            .session
-            .as_ref()
-            .map(SessionMonitor::status)
+    fn sessions(&self) -> Vec<watch::Receiver<SessionStatus>> {
+        self.listening.lock().as_ref().map_or_else(Vec::new, |listening| {
+            listening.sessions.iter().map(SessionMonitor::status).collect()
+        })
     }
 
     /// Open connections look whether they may still be.
@@ -290,23 +350,24 @@ impl OpenInlet {
 
     fn status(&self) -> InletStatus {
         let listening = self.listening.lock();
-        let session = listening
-            .as_ref()
-            .and_then(|listening| listening.session.as_ref())
-            .map(SessionMonitor::current);
-        let is_up = match (&*listening, &session) {
-            (None, _) => false,
-            (Some(_), None) => true,
-            (Some(_), Some(session)) => session.is_up(),
+        let stripes: Vec<StripeStatus> = match &*listening {
+            None => Vec::new(),
+            Some(listening) => self
+                .stripes
+                .iter()
+                .map(|stripe| {
+                    let session = listening.sessions.get(stripe.index).map(SessionMonitor::current);
+                    stripe.status(session.as_ref(), listening.inlet.connections_on(stripe.index))
+                })
+                .collect(),
         };
+        let first_up = stripes
+            .iter()
+            .find(|stripe| stripe.status == ConnectionStatus::Up);
+        let is_up = first_up.is_some();
         let portal = listening.as_ref().map(|listening| listening.inlet.status());
-        let down = self
-            .shared
-            .not_listening
-            .lock()
-            .clone()
-            .or_else(|| self.shared.waiting_for.lock().clone())
-            .or_else(|| Some(session.as_ref()?.reason.as_ref()?.to_string()));
+        let not_listening = self.shared.not_listening.lock().clone();
+        let down = not_listening.or_else(|| stripes.iter().find_map(|stripe| stripe.last_failure.clone()));
         let client = portal.and_then(|status| last_failure(status));
         InletStatus {
             alias: self.spec.alias.clone(),
@@ -315,7 +376,7 @@ impl OpenInlet {
                 |listening| listening.inlet.local().to_string(),
             ),
             outlet_addr: self.spec.to.clone(),
-            outlet_route: self.shared.route.lock().as_ref().map(ToString::to_string),
+            outlet_route: first_up.and_then(|stripe| stripe.outlet_route.clone()),
             worker_addr: listening
                 .as_ref()
                 .map(|listening| local_name(listening.inlet.address())),
@@ -332,6 +393,7 @@ impl OpenInlet {
                 .policies
                 .in_force(ResourceType::TcpInlet, &self.spec.alias, self.issuer),
             connections: portal.map_or(0, |status| status.open()),
+            stripes,
             traffic: portal.map_or_else(Traffic::default, |status| Traffic {
                 connections: status.total(),
                 failed: self.failed.load(Ordering::Relaxed),
@@ -431,6 +493,7 @@ impl Running {
             retry_wait_ms: request.retry_wait_ms,
             skip_handshake: request.skip_handshake,
             enable_nagle: request.enable_nagle,
+            stripes: request.stripes,
         };
         let mut inlet = OpenInlet::new(&self.core, spec, to, issuer)?;
         let listening = inlet.bind().await?;
@@ -457,8 +520,11 @@ impl Running {
         self.inlets.lock().insert(alias, Arc::clone(&inlet));
         drop(_turn);
         let limit = Duration::from_millis(request.wait_ms);
-        if let Some(mut session) = inlet.session().filter(|_| !limit.is_zero()) {
-            let _ = tokio::time::timeout(limit, session.wait_for(portolan_relay::SessionStatus::is_up)).await;
+        if !limit.is_zero() {
+            let up = inlet.sessions().into_iter().map(|mut session| async move {
+                let _ = session.wait_for(SessionStatus::is_up).await;
+            });
+            let _ = tokio::time::timeout(limit, join_all(up)).await;
         }
         Ok(inlet.status())
     }
@@ -489,11 +555,9 @@ impl Running {
             inlets.remove(alias)
         };
         let listening = inlet.and_then(|inlet| inlet.listening.lock().take());
-        if let Some(Listening { inlet, session }) = listening {
+        if let Some(Listening { inlet, sessions }) = listening {
             inlet.stop_and_wait().await;
-            if let Some(session) = session {
-                session.stop().await;
-            }
+            join_all(sessions.into_iter().map(SessionMonitor::stop)).await;
         }
         // After the inlet, so that its connections never are under another policy; and not if an outlet has it too.
         if !self.outlets.lock().contains_key(alias) {

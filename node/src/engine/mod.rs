@@ -43,6 +43,7 @@ use crate::error::Result;
 use crate::state::OpenNode;
 
 pub(crate) use self::running::Running;
+pub(crate) use portolan_portal::MAX_STRIPES;
 
 /// Run `node` in this process until `stop` resolves or `POST /v1/node/stop` arrives, then stop it cleanly.
 ///

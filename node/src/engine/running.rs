@@ -121,13 +121,34 @@ pub(super) fn runtime_error(error: portolan_runtime::Error) -> Error {
     }
 }
 
+/// Most arbiters that can be asked for.
+const MAX_ARBITERS: usize = 64;
+
+/// How many arbiters the owner wants, if that was said.
+fn arbiters() -> Result<Option<usize>> {
+    let Some(text) = std::env::var_os("PORTOLAN_ARBITERS").filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    match text.to_str().and_then(|text| text.trim().parse().ok()) {
+        Some(count @ 1..=MAX_ARBITERS) => Ok(Some(count)),
+        _ => Err(Error::invalid(format!(
+            "PORTOLAN_ARBITERS must be a number from 1 to {MAX_ARBITERS}, not `{}`",
+            text.to_string_lossy()
+        ))),
+    }
+}
+
 impl Running {
     /// Put the node together: transport, services, listener, and on a project node the authority. Relays, outlets and inlets
     /// come back with [`restore`](Self::restore).
     pub(super) async fn start(node: OpenNode) -> Result<Arc<Self>> {
         let spec = node.database().spec()?;
         let own = node.home().own_identity(&spec.identity)?;
-        let runtime = Node::new().map_err(runtime_error)?;
+        let mut builder = Node::builder();
+        if let Some(count) = arbiters()? {
+            builder = builder.arbiters(count);
+        }
+        let runtime = builder.build().map_err(runtime_error)?;
         match Self::assemble(node, spec, own, &runtime).await {
             Ok(running) => Ok(running),
             Err(error) => {

@@ -162,6 +162,7 @@ impl RunningNode {
             retry_wait_ms: 0,
             skip_handshake: false,
             enable_nagle: false,
+            stripes: 1,
         };
         self.client.post(path::TCP_INLETS, &request).await.unwrap()
     }

@@ -110,6 +110,13 @@ pub struct InletSpec {
     pub skip_handshake: bool,
     /// Leave Nagle's algorithm on.
     pub enable_nagle: bool,
+    /// Paths to the outlet side by side. Nodes before this setting had one.
+    #[serde(default = "one_stripe")]
+    pub stripes: u8,
+}
+
+fn one_stripe() -> u8 {
+    1
 }
 
 /// A project as this home knows it (03 §5.1). This is also the file format of `project show` and `project import`.

@@ -13,6 +13,7 @@ mod revocation;
 mod rotation;
 mod state;
 mod story;
+mod stripes;
 mod tickets;
 mod tls;
 mod trust;
