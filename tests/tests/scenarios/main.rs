@@ -5,6 +5,7 @@ mod claims;
 mod commands;
 mod hostile_hub;
 mod hostile_peers;
+mod installing;
 mod nodes;
 mod policies;
 mod portals;
