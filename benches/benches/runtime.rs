@@ -6,101 +6,23 @@
 // The macros of criterion make functions without documentation.
 #![allow(missing_docs)]
 
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use portolan_benches::circle::{Load, QueuedHop, with_hops};
 use portolan_runtime::services::Hop;
 use portolan_runtime::{
-    AccessControl, Address, Context, Envelope, Flow, Message, Node, Result, Route, SyncWorker, WorkerOptions,
-    route,
+    Address, Context, Envelope, Message, Node, Result, Route, SyncWorker, WorkerOptions, route,
 };
 
 /// Messages that circle at the same time.
-const IN_FLIGHT: usize = 128;
+const LOAD: Load = Load {
+    in_flight: 128,
+    size: 64,
+};
 /// Deliveries of one measurement's element count are counted in pairs: one at the hop, one at the turn.
 const PER_TURN: u64 = 2;
-
-/// The other end of the circle: counts, and sends every message round again until enough have passed.
-struct Turn {
-    way: Route,
-    /// What it sends counts as come from outside, and may go to consumers only.
-    flow: Arc<Flow>,
-    left: u64,
-    waiting: usize,
-    done: mpsc::SyncSender<Instant>,
-}
-
-impl SyncWorker for Turn {
-    fn initialize(&mut self, ctx: &mut Context) -> Result<()> {
-        ctx.set_producer(0, self.flow.clone());
-        Ok(())
-    }
-
-    fn handle(&mut self, ctx: &mut Context, envelope: Envelope) -> Result<()> {
-        if let Ok(count) = <[u8; 8]>::try_from(envelope.message.payload.as_slice()) {
-            // The first messages say how often to go round.
-            let count = u64::from_le_bytes(count);
-            if count > 0 {
-                self.left = count;
-            }
-        }
-        if self.left == 0 {
-            self.waiting += 1;
-            if self.waiting == IN_FLIGHT {
-                self.waiting = 0;
-                let _ = self.done.try_send(Instant::now());
-            }
-            return Ok(());
-        }
-        self.left -= 1;
-        let mut message = envelope.message;
-        message.payload.as_mut_slice().fill(0);
-        message.onward = self.way.clone();
-        message.back = Route::new();
-        ctx.forward(message)?;
-        Ok(())
-    }
-}
-
-/// A hop with a mailbox of its own, as users write one. The runtime's own [`Hop`] is a passage and has none.
-struct QueuedHop;
-
-impl SyncWorker for QueuedHop {
-    fn handle(&mut self, ctx: &mut Context, envelope: Envelope) -> Result<()> {
-        let mut message = envelope.message;
-        if let Some(own) = message.onward.step() {
-            message.back.prepend(own);
-        }
-        ctx.forward(message)?;
-        Ok(())
-    }
-}
-
-/// Sends `turns` messages round the circle and returns how long that took.
-fn circle(node: &Node, done: &mpsc::Receiver<Instant>, turns: u64) -> Duration {
-    let start = Instant::now();
-    let sender = node.clone();
-    let sent = node.block_on(move || async move {
-        let mut context = sender.context("starter")?;
-        for n in 0..IN_FLIGHT {
-            let count = if n == 0 { turns } else { 0 };
-            context
-                .send_message(Message::new(
-                    route!["turn"],
-                    Route::new(),
-                    count.to_le_bytes().as_slice(),
-                ))
-                .await?;
-        }
-        Ok::<(), portolan_runtime::Error>(())
-    });
-    assert!(matches!(sent, Ok(Ok(()))), "{sent:?}");
-    let end = done
-        .recv_timeout(Duration::from_secs(60))
-        .expect("the messages come round");
-    end - start
-}
 
 /// Hops with mailboxes, and hops that are passages: these run in their sender's turn and must not be mistaken for the others.
 fn hop(c: &mut Criterion) {
@@ -116,31 +38,10 @@ fn around(c: &mut Criterion, group: &str, start: impl Fn(&Node, &str) -> Result<
     let mut group = c.benchmark_group(group);
     for hops in [1_usize, 3] {
         let node = Node::builder().arbiters(1).build().expect("a node starts");
-        let (sender, done) = mpsc::sync_channel(1);
-        let mut way = Route::new();
-        for hop in 0..hops {
-            let name = format!("hop{hop}");
-            start(&node, &name).expect("a worker starts");
-            way.push(name.as_str().into());
-        }
-        way.push("turn".into());
-        let last = format!("hop{}", hops - 1);
-        let options = WorkerOptions::new("turn").incoming(AccessControl::Any(
-            [AccessControl::only(last.as_str()), AccessControl::only("starter")].into(),
-        ));
-        let flow = node.new_flow(None);
-        node.add_consumer(&flow, &"hop0".into());
-        let turn = Turn {
-            way,
-            flow,
-            left: 0,
-            waiting: 0,
-            done: sender,
-        };
-        node.start_sync_worker(options, turn).expect("a worker starts");
+        let circle = with_hops(&node, hops, LOAD, &start).expect("workers start");
         group.throughput(Throughput::Elements(hops as u64 + PER_TURN - 1));
         group.bench_function(format!("{hops}_between"), |b| {
-            b.iter_custom(|turns| circle(&node, &done, turns))
+            b.iter_custom(|turns| circle.run(turns).expect("the messages come round"))
         });
         node.stop_blocking();
     }

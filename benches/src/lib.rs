@@ -16,12 +16,18 @@
 //! | [`proxy`] | the plain copying proxy |
 //! | [`paths`] | the paths that are compared, each with its processes |
 //! | [`report`] | the table, the ratios, the floor that must hold |
+//! | [`circle`] | messages that go round: the load of what is measured message by message |
+//! | [`chain`] | inlet, relay and outlet as nodes of this process |
+//! | [`heap`] | counting allocations |
 //! | [`cleanup`] | processes and folders that go away however the run ends |
 
 // A benchmark speaks to the person who runs it, and one that cannot be set up has to stop.
 #![allow(clippy::print_stderr)]
 
+pub mod chain;
+pub mod circle;
 pub mod cleanup;
+pub mod heap;
 pub mod load;
 pub mod paths;
 pub mod proxy;

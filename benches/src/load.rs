@@ -130,6 +130,13 @@ pub struct Figures {
 #[serde(transparent)]
 pub struct Failure(pub String);
 
+impl Failure {
+    /// For an error of another kind.
+    pub fn of(error: impl fmt::Display) -> Self {
+        Self(error.to_string())
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
