@@ -26,15 +26,13 @@ const PER_TURN: u64 = 2;
 
 /// Hops with mailboxes, and hops that are passages: these run in their sender's turn and must not be mistaken for the others.
 fn hop(c: &mut Criterion) {
-    around(c, "hop", |node, name| {
-        node.start_sync_worker(WorkerOptions::new(name), QueuedHop)
+    around(c, "hop", |node, options| {
+        node.start_sync_worker(options, QueuedHop)
     });
-    around(c, "passage", |node, name| {
-        node.start_sync_worker(WorkerOptions::new(name), Hop)
-    });
+    around(c, "passage", |node, options| node.start_sync_worker(options, Hop));
 }
 
-fn around(c: &mut Criterion, group: &str, start: impl Fn(&Node, &str) -> Result<Address>) {
+fn around(c: &mut Criterion, group: &str, start: impl Fn(&Node, WorkerOptions) -> Result<Address>) {
     let mut group = c.benchmark_group(group);
     for hops in [1_usize, 3] {
         let node = Node::builder().arbiters(1).build().expect("a node starts");

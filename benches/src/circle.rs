@@ -8,16 +8,14 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use portolan_runtime::{
-    AccessControl, Address, Context, Envelope, Flow, Message, Node, Payload, Result, Route, SyncWorker,
-    WorkerOptions,
+    AccessControl, Address, Context, Envelope, Flow, Message, Node, Payload, Placement, Result, Route,
+    SyncWorker, WorkerOptions,
 };
 
 use crate::load::Failure;
 
-/// Name of the worker at which a circle begins and ends.
+/// Name of the worker at which a circle begins and ends, where a node has one.
 pub const TURN: &str = "turn";
-/// Name of the mailbox from which the first messages come.
-pub const STARTER: &str = "starter";
 /// Nothing comes round in so long a time: the circle is broken.
 const STUCK: Duration = Duration::from_secs(60);
 /// Bytes that the turn writes into each message: how often to go round (in the first), and its number.
@@ -35,6 +33,8 @@ pub struct Load {
 /// Where and under which rules.
 #[derive(Debug, Clone)]
 pub struct Way {
+    /// Name of the turn.
+    pub turn: Address,
     /// The hops between, and whatever leads back to the turn.
     pub onward: Route,
     /// The return route of what the turn sends: its own address where the way ends at a service that answers.
@@ -49,8 +49,15 @@ pub struct Way {
 #[derive(Debug)]
 pub struct Circle {
     node: Node,
+    turn: Address,
+    starter: Address,
     load: Load,
     done: mpsc::Receiver<Result<Instant, Broken>>,
+}
+
+/// The mailbox from which the first messages of a circle come.
+fn starter_of(turn: &Address) -> Address {
+    format!("starter of {turn}").as_str().into()
 }
 
 /// What came round was not what had to come next.
@@ -75,8 +82,19 @@ impl Circle {
     /// # Errors
     /// When the node has one already, or is stopping.
     pub fn start(node: &Node, way: Way, load: Load) -> Result<Self> {
+        Self::start_on(node, way, load, Placement::Next)
+    }
+
+    /// As [`Self::start`], on a given arbiter.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_on(node: &Node, way: Way, load: Load, placement: Placement) -> Result<Self> {
         let (sender, done) = mpsc::sync_channel(1);
-        let options = WorkerOptions::new(TURN).incoming(way.incoming.clone());
+        let address = way.turn.clone();
+        let options = WorkerOptions::new(&address)
+            .incoming(way.incoming.clone())
+            .placement(placement);
         let turn = Turn {
             way,
             load,
@@ -88,6 +106,8 @@ impl Circle {
         node.start_sync_worker(options, turn)?;
         Ok(Self {
             node: node.clone(),
+            starter: starter_of(&address),
+            turn: address,
             load,
             done,
         })
@@ -99,9 +119,19 @@ impl Circle {
     /// When a message does not come round as it was sent.
     pub fn run(&self, turns: u64) -> Result<Duration, Failure> {
         let start = Instant::now();
-        let (sender, load) = (self.node.clone(), self.load);
+        self.begin(turns)?;
+        Ok(self.wait()? - start)
+    }
+
+    /// Begins to send `turns` messages round.
+    ///
+    /// # Errors
+    /// When the first cannot be sent.
+    pub fn begin(&self, turns: u64) -> Result<(), Failure> {
+        let (node, load) = (self.node.clone(), self.load);
+        let (turn, starter) = (self.turn.clone(), self.starter.clone());
         let sent = self.node.block_on(move || async move {
-            let mut context = sender.context(STARTER)?;
+            let mut context = node.context(starter)?;
             for number in 0..load.in_flight as u64 {
                 let mut payload = Payload::with_capacity(load.size);
                 let count = if number == 0 { turns } else { 0 };
@@ -111,14 +141,21 @@ impl Circle {
                     payload.append(&[FILLING]);
                 }
                 context
-                    .send_message(Message::new(Address::from(TURN), Route::new(), payload))
+                    .send_message(Message::new(&turn, Route::new(), payload))
                     .await?;
             }
             Ok::<(), portolan_runtime::Error>(())
         });
-        sent.and_then(std::convert::identity).map_err(Failure::of)?;
+        sent.and_then(std::convert::identity).map_err(Failure::of)
+    }
+
+    /// Waits until what has begun is over, and when it was.
+    ///
+    /// # Errors
+    /// When a message does not come round as it was sent.
+    pub fn wait(&self) -> Result<Instant, Failure> {
         match self.done.recv_timeout(STUCK) {
-            Ok(Ok(end)) => Ok(end - start),
+            Ok(Ok(end)) => Ok(end),
             Ok(Err(broken)) => Err(Failure(format!(
                 "message {} had to come round, {} did",
                 broken.expected,
@@ -132,11 +169,11 @@ impl Circle {
 
     /// Stops the turn, so that another circle can begin on the node.
     pub fn stop(self) {
-        let node = self.node.clone();
+        let (node, turn) = (self.node.clone(), self.turn);
         // It may have ended.
         let _ = self
             .node
-            .block_on(move || async move { node.stop_worker_and_wait(&TURN.into()).await });
+            .block_on(move || async move { node.stop_worker_and_wait(&turn).await });
     }
 }
 
@@ -225,27 +262,47 @@ pub fn with_hops(
     node: &Node,
     hops: usize,
     load: Load,
-    start: impl Fn(&Node, &str) -> Result<Address>,
+    start: impl Fn(&Node, WorkerOptions) -> Result<Address>,
 ) -> Result<Circle> {
+    with_hops_on(node, 0, hops, load, start)
+}
+
+/// As [`with_hops`], on the arbiter with this index, which also names the workers.
+///
+/// # Errors
+/// As [`with_hops`].
+pub fn with_hops_on(
+    node: &Node,
+    index: usize,
+    hops: usize,
+    load: Load,
+    start: impl Fn(&Node, WorkerOptions) -> Result<Address>,
+) -> Result<Circle> {
+    let turn: Address = format!("{TURN}{index}").as_str().into();
+    let placement = Placement::Index(index);
     let mut onward = Route::new();
     for hop in 0..hops {
-        let name = format!("hop{hop}");
-        start(node, &name)?;
-        onward.push(name.as_str().into());
+        let name = format!("hop{index}.{hop}");
+        onward.push(start(
+            node,
+            WorkerOptions::new(name.as_str()).placement(placement),
+        )?);
     }
-    onward.push(TURN.into());
-    let last = format!("hop{}", hops - 1);
+    let (Some(first), Some(last)) = (onward.next().cloned(), onward.as_slice().last().cloned()) else {
+        return Err(portolan_runtime::Error::other("a circle needs a hop"));
+    };
+    onward.push(turn.clone());
     let flow = node.new_flow(None);
-    node.add_consumer(&flow, &"hop0".into());
+    node.add_consumer(&flow, &first);
+    let incoming = [AccessControl::only(last), AccessControl::only(starter_of(&turn))];
     let way = Way {
+        turn,
         onward,
         back: Route::new(),
-        incoming: AccessControl::Any(
-            [AccessControl::only(last.as_str()), AccessControl::only(STARTER)].into(),
-        ),
+        incoming: AccessControl::Any(incoming.into()),
         flow: Some(flow),
     };
-    Circle::start(node, way, load)
+    Circle::start_on(node, way, load, placement)
 }
 
 #[cfg(test)]
@@ -280,7 +337,10 @@ mod tests {
     #[test]
     fn messages_come_round_again_and_again() {
         let node = Node::builder().arbiters(1).build().unwrap();
-        let circle = with_hops(&node, 2, LOAD, |node, name| node.start_sync_worker(name, Hop)).unwrap();
+        let circle = with_hops(&node, 2, LOAD, |node, options| {
+            node.start_sync_worker(options, Hop)
+        })
+        .unwrap();
         circle.run(1000).unwrap();
         circle.run(3).unwrap();
         node.stop_blocking();
@@ -289,8 +349,8 @@ mod tests {
     #[test]
     fn messages_that_overtake_each_other_are_noticed() {
         let node = Node::builder().arbiters(1).build().unwrap();
-        let circle = with_hops(&node, 1, LOAD, |node, name| {
-            node.start_sync_worker(WorkerOptions::new(name), Swap(None))
+        let circle = with_hops(&node, 1, LOAD, |node, options| {
+            node.start_sync_worker(options, Swap(None))
         })
         .unwrap();
         let failure = circle.run(1000).unwrap_err();

@@ -15,21 +15,34 @@
 //! | [`load`] | what is measured, and how |
 //! | [`proxy`] | the plain copying proxy |
 //! | [`paths`] | the paths that are compared, each with its processes |
-//! | [`report`] | the table, the ratios, the floor that must hold |
+//! | [`report`] | the table, the ratios, the aims |
+//! | [`checks`] | an aim, and whether it is met |
+//! | [`idle`] | what idle connections and workers cost |
+//! | [`stalls`] | what a connection that stalls costs those beside it |
+//! | [`cores`] | what a second core brings |
+//! | [`relay_scale`], [`plot`] | many relays at one project node, and the curve |
+//! | [`soak`] | memory over a long time |
 //! | [`circle`] | messages that go round: the load of what is measured message by message |
 //! | [`chain`] | inlet, relay and outlet as nodes of this process |
 //! | [`heap`] | counting allocations |
 //! | [`cleanup`] | processes and folders that go away however the run ends |
 
 // A benchmark speaks to the person who runs it, and one that cannot be set up has to stop.
-#![allow(clippy::print_stderr)]
+#![allow(clippy::print_stderr, clippy::print_stdout)]
 
 pub mod chain;
+pub mod checks;
 pub mod circle;
 pub mod cleanup;
+pub mod cores;
 pub mod heap;
+pub mod idle;
 pub mod load;
 pub mod paths;
+pub mod plot;
 pub mod proxy;
+pub mod relay_scale;
 pub mod report;
 pub mod service;
+pub mod soak;
+pub mod stalls;

@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 use portolan_tests::{process, wait};
 use serde::Serialize;
 
+use crate::checks::median;
 use crate::service::{self, CHUNK, Service};
 
 /// A socket that does nothing for this long is broken.
-const STUCK: Duration = Duration::from_secs(5);
+pub(crate) const STUCK: Duration = Duration::from_secs(5);
 /// Bytes of one request of the round trip; as many come back.
 const REQUEST: usize = 64;
 /// Connections that are opened and closed at the same time.
@@ -39,24 +40,28 @@ pub struct Plan {
     pub connections: Duration,
     /// Number of idle connections.
     pub idle: usize,
+    /// How often all of it is done, path after path; the figures are the medians.
+    pub rounds: usize,
 }
 
 impl Plan {
-    /// For numbers: about 15 s for each path.
+    /// For numbers: about 6 s for each path and round.
     pub const DEFAULT: Self = Self {
-        warm_up: Duration::from_millis(500),
-        window: Duration::from_millis(2500),
-        round_trips: Duration::from_millis(1500),
-        connections: Duration::from_secs(2),
-        idle: 300,
+        warm_up: Duration::from_millis(300),
+        window: Duration::from_millis(900),
+        round_trips: Duration::from_millis(700),
+        connections: Duration::from_millis(700),
+        idle: 500,
+        rounds: 5,
     };
-    /// For a look: about 4 s for each path.
+    /// For a look.
     pub const QUICK: Self = Self {
         warm_up: Duration::from_millis(150),
-        window: Duration::from_millis(600),
+        window: Duration::from_millis(500),
         round_trips: Duration::from_millis(400),
-        connections: Duration::from_millis(500),
+        connections: Duration::from_millis(400),
         idle: 150,
+        rounds: 1,
     };
 }
 
@@ -152,10 +157,60 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Measures one path: from `entry` to `service` through `processes`.
-pub fn measure(entry: SocketAddr, service: &Service, processes: &[u32], plan: &Plan) -> Figures {
+impl Figures {
+    /// The figures of several rounds as one: medians, and the first failure of each.
+    pub fn middle(rounds: &[Self]) -> Option<Self> {
+        let first = rounds.first()?;
+        let of = |get: fn(&Self) -> &Result<Throughput, Failure>| {
+            middle(rounds, get, |all| Throughput {
+                gbit_per_s: median(all.iter().map(|one| one.gbit_per_s)).unwrap_or(0.0),
+                cpu_s_per_gib: median(all.iter().filter_map(|one| one.cpu_s_per_gib)),
+            })
+        };
+        Some(Self {
+            up_1: of(|figures| &figures.up_1),
+            up_8: of(|figures| &figures.up_8),
+            down_1: of(|figures| &figures.down_1),
+            down_8: of(|figures| &figures.down_8),
+            round_trip: middle(
+                rounds,
+                |figures| &figures.round_trip,
+                |all| RoundTrip {
+                    p50_us: median(all.iter().map(|one| one.p50_us)).unwrap_or(0.0),
+                    p99_us: median(all.iter().map(|one| one.p99_us)).unwrap_or(0.0),
+                },
+            ),
+            connections_per_s: middle(
+                rounds,
+                |figures| &figures.connections_per_s,
+                |all| median(all.iter().map(|&&one| one)).unwrap_or(0.0),
+            ),
+            // Measured once, in the first round.
+            idle: first.idle.clone(),
+        })
+    }
+}
+
+fn middle<T>(
+    rounds: &[Figures],
+    get: impl Fn(&Figures) -> &Result<T, Failure>,
+    of: impl FnOnce(&[&T]) -> T,
+) -> Result<T, Failure> {
+    let all: Result<Vec<&T>, &Failure> = rounds.iter().map(|round| get(round).as_ref()).collect();
+    all.map(|all| of(&all)).map_err(Clone::clone)
+}
+
+/// Measures one path: from `entry` to `service` through `processes`. `with_idle`: idle connections too, which has to come before
+/// everything else.
+pub fn measure(
+    entry: SocketAddr,
+    service: &Service,
+    processes: &[u32],
+    plan: &Plan,
+    with_idle: bool,
+) -> Figures {
     // Idle connections first: later, memory that the load has used would hide what a connection costs.
-    let idle = (!processes.is_empty()).then(|| idle(entry, processes, plan));
+    let idle = (with_idle && !processes.is_empty()).then(|| idle(entry, processes, plan));
     let stream = |direction, count| throughput(entry, service, processes, direction, count, plan);
     Figures {
         idle,
@@ -168,7 +223,7 @@ pub fn measure(entry: SocketAddr, service: &Service, processes: &[u32], plan: &P
     }
 }
 
-fn open(entry: SocketAddr, mode: u8) -> io::Result<TcpStream> {
+pub(crate) fn open(entry: SocketAddr, mode: u8) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&entry, STUCK)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(STUCK))?;
@@ -178,7 +233,7 @@ fn open(entry: SocketAddr, mode: u8) -> io::Result<TcpStream> {
 }
 
 /// Opens an echo connection that has carried one byte each way.
-fn open_echo(entry: SocketAddr) -> io::Result<TcpStream> {
+pub(crate) fn open_echo(entry: SocketAddr) -> io::Result<TcpStream> {
     let mut stream = open(entry, service::ECHO)?;
     stream.write_all(b"x")?;
     stream.read_exact(&mut [0])?;
@@ -189,7 +244,7 @@ fn cpu_of(processes: &[u32]) -> Duration {
     processes.iter().copied().map(process::cpu_time).sum()
 }
 
-fn throughput(
+pub(crate) fn throughput(
     entry: SocketAddr,
     service: &Service,
     processes: &[u32],
@@ -274,7 +329,7 @@ fn throughput(
     })
 }
 
-fn send(mut stream: TcpStream, stop: &AtomicBool) -> io::Result<()> {
+pub(crate) fn send(mut stream: TcpStream, stop: &AtomicBool) -> io::Result<()> {
     let chunk = service::chunk();
     while !stop.load(Ordering::Relaxed) {
         if let Err(error) = stream.write_all(&chunk) {
@@ -288,7 +343,7 @@ fn send(mut stream: TcpStream, stop: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
-fn receive(
+pub(crate) fn receive(
     mut stream: TcpStream,
     stop: &AtomicBool,
     received: &AtomicU64,

@@ -23,6 +23,9 @@ pub struct Path {
     pub processes: Vec<u32>,
 }
 
+/// Names of the processes of a path through a relay, in their order.
+pub const ROLES: [&str; 3] = ["inlet", "relay", "outlet"];
+
 /// A path that is there soon is there within this time.
 const READY: Duration = Duration::from_secs(15);
 
@@ -39,26 +42,35 @@ pub fn no_tunnel(service: SocketAddr) -> Path {
 /// # Errors
 /// When a proxy does not start.
 pub fn copying_proxies(service: SocketAddr) -> Result<Path, Failure> {
-    let own = std::env::current_exe()?;
     let mut path = no_tunnel(service);
     for _ in 0..3 {
-        let mut child = Command::new(&own)
-            .args(["copy", "--listen", "127.0.0.1:0", "--to", &path.entry.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output = child.stdout.take();
-        path.processes.push(cleanup::process(child));
-        // It prints its address when it listens.
-        let mut line = String::new();
-        BufReader::new(output.ok_or_else(|| Failure("a proxy has no output".into()))?)
-            .read_line(&mut line)?;
-        path.entry = line
-            .trim()
-            .parse()
-            .map_err(|_| Failure("a proxy did not start".into()))?;
+        let (pid, address) =
+            own_process(&["copy", "--listen", "127.0.0.1:0", "--to", &path.entry.to_string()])?;
+        path.processes.push(pid);
+        path.entry = address;
     }
     Ok(path)
+}
+
+/// Starts this program once more, in another role: its process, and the address that it prints when it listens.
+///
+/// # Errors
+/// When it does not start.
+pub fn own_process(arguments: &[&str]) -> Result<(u32, SocketAddr), Failure> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let output = child.stdout.take();
+    let pid = cleanup::process(child);
+    let mut line = String::new();
+    BufReader::new(output.ok_or_else(|| Failure("a process has no output".into()))?).read_line(&mut line)?;
+    let address = line.trim().parse();
+    Ok((
+        pid,
+        address.map_err(|_| Failure(format!("`{}` did not start", arguments.join(" "))))?,
+    ))
 }
 
 /// Two stunnel processes with TLS between them.
@@ -147,6 +159,102 @@ fn listens(address: SocketAddr) -> Result<(), Failure> {
         .ok_or_else(|| Failure(format!("nothing listens at {address} after {READY:?}")))
 }
 
+fn new_home() -> Result<PathBuf, Failure> {
+    let folder = tempfile::Builder::new()
+        .prefix("portolan-bench-")
+        .tempdir()?
+        .keep();
+    cleanup::home(folder.clone());
+    Ok(folder)
+}
+
+/// A project's node alone.
+#[derive(Debug)]
+pub struct Hub {
+    binary: PathBuf,
+    home: PathBuf,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its process at the moment.
+    pub process: u32,
+}
+
+impl Hub {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// When a command fails, with what it said.
+    pub fn start(binary: &FilePath) -> Result<Self, Failure> {
+        let (home, address) = (new_home()?, free_address());
+        run(
+            binary,
+            &home,
+            &[
+                "project",
+                "create",
+                "default",
+                "--tcp-listener-address",
+                &address.to_string(),
+            ],
+        )?;
+        let mut hub = Self {
+            binary: binary.to_owned(),
+            home,
+            address,
+            process: 0,
+        };
+        hub.find()?;
+        Ok(hub)
+    }
+
+    fn find(&mut self) -> Result<(), Failure> {
+        self.process = process::of_home(&self.home)
+            .into_iter()
+            .next()
+            .ok_or_else(|| Failure("the project node has no process".into()))?;
+        Ok(())
+    }
+
+    /// Kills it as a machine takes a process away, and starts it again.
+    ///
+    /// # Errors
+    /// When a command fails, with what it said.
+    pub fn restart(&mut self) -> Result<(), Failure> {
+        process::kill(self.process);
+        wait::until(READY, || (!process::is_alive(self.process)).then_some(()))
+            .ok_or_else(|| Failure("the project node does not end".into()))?;
+        run(&self.binary, &self.home, &["node", "start", "project-default"])?;
+        listens(self.address)?;
+        self.find()
+    }
+
+    /// A ticket with these arguments.
+    ///
+    /// # Errors
+    /// When the command fails, with what it said.
+    pub fn ticket(&self, arguments: &[&str]) -> Result<String, Failure> {
+        run(
+            &self.binary,
+            &self.home,
+            &[&["project", "ticket"], arguments].concat(),
+        )
+    }
+}
+
+fn run(binary: &FilePath, home: &FilePath, arguments: &[&str]) -> Result<String, Failure> {
+    let mut command = Command::new(binary);
+    command
+        .args(arguments)
+        .env("PORTOLAN_HOME", home)
+        .stdin(Stdio::null());
+    let outcome = home::run(command, COMMAND_LIMIT);
+    if outcome.succeeded() {
+        Ok(outcome.stdout)
+    } else {
+        Err(Failure(outcome.to_string()))
+    }
+}
+
 /// A project and two members in three homes, with an outlet for the service: what both of our paths share.
 #[derive(Debug)]
 pub struct Portolan {
@@ -163,14 +271,6 @@ impl Portolan {
     /// # Errors
     /// When a command fails, with what it said.
     pub fn start(binary: &FilePath, service: SocketAddr) -> Result<Self, Failure> {
-        let new_home = || -> Result<PathBuf, Failure> {
-            let folder = tempfile::Builder::new()
-                .prefix("portolan-bench-")
-                .tempdir()?
-                .keep();
-            cleanup::home(folder.clone());
-            Ok(folder)
-        };
         let this = Self {
             binary: binary.to_owned(),
             hub: new_home()?,
@@ -178,7 +278,7 @@ impl Portolan {
             analysis: new_home()?,
             bank_address: free_address(),
         };
-        let (hub_address, bank_address) = (free_address().to_string(), this.bank_address.to_string());
+        let hub_address = free_address().to_string();
         this.run(
             &this.hub,
             &[
@@ -189,33 +289,63 @@ impl Portolan {
                 &hub_address,
             ],
         )?;
-        let ticket = this.run(
-            &this.hub,
+        this.furnish_bank(&this.bank, "bench", this.bank_address, service)?;
+        let ticket = this.run(&this.hub, &["project", "ticket", "--attribute", "role=client"])?;
+        this.run(&this.analysis, &["project", "enroll", &ticket])?;
+        this.run(&this.analysis, &["node", "create", "analysis"])?;
+        this.allow(&this.analysis, "tcp-inlet", r#"(= subject.role "service")"#)?;
+        Ok(this)
+    }
+
+    /// A member with an outlet for the service, reachable at an address and through a relay of this name.
+    fn furnish_bank(
+        &self,
+        home: &FilePath,
+        relay: &str,
+        address: SocketAddr,
+        service: SocketAddr,
+    ) -> Result<(), Failure> {
+        let ticket = self.run(
+            &self.hub,
             &[
                 "project",
                 "ticket",
                 "--attribute",
                 "role=service",
                 "--relay",
-                "bench",
+                relay,
             ],
         )?;
-        this.run(&this.bank, &["project", "enroll", &ticket])?;
-        this.run(
-            &this.bank,
-            &["node", "create", "bank", "--tcp-listener-address", &bank_address],
+        self.run(home, &["project", "enroll", &ticket])?;
+        self.run(
+            home,
+            &[
+                "node",
+                "create",
+                "bank",
+                "--tcp-listener-address",
+                &address.to_string(),
+            ],
         )?;
-        this.allow(&this.bank, "tcp-outlet", r#"(= subject.role "client")"#)?;
-        this.run(
-            &this.bank,
-            &["tcp-outlet", "create", "--to", &service.to_string()],
-        )?;
-        this.run(&this.bank, &["relay", "create", "bench"])?;
-        let ticket = this.run(&this.hub, &["project", "ticket", "--attribute", "role=client"])?;
-        this.run(&this.analysis, &["project", "enroll", &ticket])?;
-        this.run(&this.analysis, &["node", "create", "analysis"])?;
-        this.allow(&this.analysis, "tcp-inlet", r#"(= subject.role "service")"#)?;
-        Ok(this)
+        self.allow(home, "tcp-outlet", r#"(= subject.role "client")"#)?;
+        self.run(home, &["tcp-outlet", "create", "--to", &service.to_string()])?;
+        self.run(home, &["relay", "create", relay]).map(drop)
+    }
+
+    /// A second node behind the same relay's node, with an outlet of its own for the service, and an inlet for it at the same node
+    /// as the first: the entry, and the process of the outlet.
+    ///
+    /// # Errors
+    /// When a command fails, with what it said.
+    pub fn second_destination(&self, service: SocketAddr) -> Result<(SocketAddr, u32), Failure> {
+        let home = new_home()?;
+        self.furnish_bank(&home, "other", free_address(), service)?;
+        let entry = self.inlet("other", &["--via", "other"])?;
+        let process = process::of_home(&home).into_iter().next();
+        Ok((
+            entry,
+            process.ok_or_else(|| Failure("the second outlet has no process".into()))?,
+        ))
     }
 
     /// Inlet to outlet over one TCP connection between the two nodes.
@@ -240,6 +370,18 @@ impl Portolan {
     /// When the inlet cannot be created.
     pub fn through_relay(&self) -> Result<Path, Failure> {
         let entry = self.inlet("relayed", &["--via", "bench"])?;
+        Ok(Path {
+            entry,
+            processes: self.processes(&[&self.analysis, &self.hub, &self.bank]),
+        })
+    }
+
+    /// As [`Self::through_relay`], with further arguments of `tcp-inlet create`.
+    ///
+    /// # Errors
+    /// When the inlet cannot be created.
+    pub fn through_relay_with(&self, name: &str, arguments: &[&str]) -> Result<Path, Failure> {
+        let entry = self.inlet(name, &[&["--via", "bench"], arguments].concat())?;
         Ok(Path {
             entry,
             processes: self.processes(&[&self.analysis, &self.hub, &self.bank]),
@@ -282,16 +424,6 @@ impl Portolan {
     }
 
     fn run(&self, home: &FilePath, arguments: &[&str]) -> Result<String, Failure> {
-        let mut command = Command::new(&self.binary);
-        command
-            .args(arguments)
-            .env("PORTOLAN_HOME", home)
-            .stdin(Stdio::null());
-        let outcome = home::run(command, COMMAND_LIMIT);
-        if outcome.succeeded() {
-            Ok(outcome.stdout)
-        } else {
-            Err(Failure(outcome.to_string()))
-        }
+        run(&self.binary, home, arguments)
     }
 }

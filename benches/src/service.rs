@@ -12,6 +12,9 @@ pub const SOURCE: u8 = b'G';
 /// Send back what comes.
 pub const ECHO: u8 = b'E';
 
+/// Read nothing.
+pub const DEAF: u8 = b'D';
+
 /// The period of the pattern: a prime, so that no buffer size hides a hole, a repetition or a swap.
 const PERIOD: usize = 251;
 
@@ -29,6 +32,43 @@ pub fn chunk() -> Vec<u8> {
 pub fn is_pattern(offset: u64, bytes: &[u8]) -> bool {
     let at = |index: usize| ((offset + index as u64) % PERIOD as u64) as u8;
     bytes.is_empty() || (bytes[0] == at(0) && bytes[bytes.len() - 1] == at(bytes.len() - 1))
+}
+
+/// How often a service that reads nothing looks whether the connection is still there.
+const DEAF_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// Sends back what comes, on as many connections as there are files for: one thread with an event loop, and no memory for a
+/// connection on which nothing happens. The first byte of a connection is taken and not sent back, as the others do.
+///
+/// # Errors
+/// When there is no free port.
+pub fn serve_many(ready: impl FnOnce(SocketAddr)) -> io::Result<()> {
+    use tokio::io::AsyncReadExt;
+    use tokio::io::AsyncWriteExt;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, async move {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        ready(listener.local_addr()?);
+        loop {
+            let (mut stream, _) = listener.accept().await?;
+            tokio::task::spawn_local(async move {
+                stream.set_nodelay(true)?;
+                stream.read_u8().await?;
+                loop {
+                    stream.readable().await?;
+                    let mut buffer = [0; 16 * 1024];
+                    match stream.try_read(&mut buffer) {
+                        Ok(0) => return Ok::<(), io::Error>(()),
+                        Ok(n) => stream.write_all(&buffer[..n]).await?,
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            });
+        }
+    })
 }
 
 /// A running service.
@@ -98,6 +138,18 @@ impl Service {
                     stream.write_all(&chunk)?;
                 }
             }
+            DEAF => loop {
+                // Until the other side has gone away, which an error of the socket tells.
+                if let Some(error) = stream.take_error()? {
+                    return Err(error);
+                }
+                let mut waiting = [0];
+                stream.set_nonblocking(true)?;
+                if stream.peek(&mut waiting).is_ok_and(|n| n == 0) {
+                    return Ok(());
+                }
+                std::thread::sleep(DEAF_PAUSE);
+            },
             _ => {
                 let mut buffer = [0; 4096];
                 loop {

@@ -177,7 +177,10 @@ impl Bench {
         // One turn is two deliveries: one at the hop, one at the turn.
         self.circle("hop with a mailbox", "delivery", 2, 1_000_000, hop);
         let passage = node().and_then(|node| {
-            with_hops(&node, 1, load, |node, name| node.start_sync_worker(name, Hop)).map_err(Failure::of)
+            with_hops(&node, 1, load, |node, options| {
+                node.start_sync_worker(options, Hop)
+            })
+            .map_err(Failure::of)
         });
         self.circle("passage", "delivery", 2, 1_000_000, passage);
     }
@@ -358,6 +361,7 @@ fn messages(load: Load) -> u64 {
 
 fn way(onward: Route, back: Route) -> Way {
     Way {
+        turn: TURN.into(),
         onward,
         back,
         incoming: AccessControl::AllowAll,

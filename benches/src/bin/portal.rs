@@ -1,4 +1,5 @@
-//! Side-by-side benchmark of portals: one run, one table.
+//! Benchmarks of real processes: portals side by side with other ways through, and what they cost when idle, stalled, many, or
+//! running for long.
 
 // Its result goes to standard output, its progress to standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -6,44 +7,84 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
-use portolan_benches::load::{self, Failure, Plan};
+use portolan_benches::checks::Check;
+use portolan_benches::load::{self, Failure, Figures, Plan};
 use portolan_benches::paths::{self, Path, Portolan};
 use portolan_benches::report::{self, Row};
-use portolan_benches::service::Service;
-use portolan_benches::{cleanup, proxy};
+use portolan_benches::service::{self, Service};
+use portolan_benches::{cleanup, cores, idle, proxy, relay_scale, soak, stalls};
 use serde::Serialize;
 
 /// Compares a portal with other ways through, side by side in one run: no tunnel, three plain copying proxies, a pair of
-/// stunnel, Portolan without and with a relay. Everything is on loopback, in processes and folders of its own that are
-/// removed at the end.
+/// stunnel, Portolan without and with a relay; in rounds, with medians. Everything is on loopback, in processes and folders of its own
+/// that are removed at the end. The commands measure something else of the same binary.
 #[derive(Debug, Parser)]
-#[command(name = "portal")]
+#[command(name = "portal", args_conflicts_with_subcommands = false)]
 struct Arguments {
     /// The binary to measure. Default: `portolan` beside this program.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     binary: Option<PathBuf>,
-    /// Half a minute instead of a minute and a half; for a look, not for numbers.
-    #[arg(long)]
+    /// A part of the time; for a look, not for numbers.
+    #[arg(long, global = true)]
     quick: bool,
-    /// Write everything that was measured to this file.
+    /// End with code 1 when an aim is not met.
+    #[arg(long, global = true)]
+    check: bool,
+    /// Write everything that was compared to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// End with code 1 when the path through a relay misses what is required of it.
-    #[arg(long)]
-    check: bool,
-    /// Measure only paths whose name contains this.
+    /// Compare only paths whose name contains this.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Rounds of the comparison; figures are medians over them.
+    #[arg(long, value_name = "NUMBER")]
+    rounds: Option<usize>,
     #[command(subcommand)]
-    role: Option<Role>,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
-enum Role {
+enum Command {
+    /// What idle portal connections cost in each process, and idle workers.
+    Idle {
+        /// Connections; needs so many open files in each process.
+        #[arg(long, value_name = "NUMBER")]
+        connections: Option<usize>,
+        /// Workers.
+        #[arg(long, value_name = "NUMBER")]
+        workers: Option<usize>,
+    },
+    /// What one connection that stalls costs seven beside it: a client, a server, another node behind the relay.
+    Stalls {
+        /// Length of the long stall of each case, in seconds.
+        #[arg(long, value_name = "SECONDS")]
+        hold: Option<u64>,
+    },
+    /// What two arbiters do in relation to one, and a portal striped over two connections to one over one.
+    Cores,
+    /// One project node with many members and their relays.
+    RelayScale {
+        /// Numbers of members, growing.
+        #[arg(long, value_name = "NUMBERS", value_delimiter = ',')]
+        members: Option<Vec<usize>>,
+        /// Draw the curve into this SVG file.
+        #[arg(long, value_name = "FILE")]
+        draw: Option<PathBuf>,
+    },
+    /// Connections that are opened, used and closed for long, and the memory of the processes meanwhile.
+    Soak {
+        /// Length in seconds.
+        #[arg(long, value_name = "SECONDS")]
+        seconds: Option<u64>,
+        /// Connections for each second.
+        #[arg(long, value_name = "NUMBER", default_value = "200")]
+        rate: f64,
+    },
     /// Be a plain copying proxy; prints its address when it listens.
+    #[command(hide = true)]
     Copy {
         /// Where to listen.
         #[arg(long)]
@@ -52,6 +93,9 @@ enum Role {
         #[arg(long)]
         to: SocketAddr,
     },
+    /// Be a service that sends back what comes, for many connections; prints its address when it listens.
+    #[command(hide = true)]
+    Serve,
 }
 
 /// What `--json` writes.
@@ -59,23 +103,38 @@ enum Role {
 struct Record<'a> {
     quick: bool,
     rows: &'a [Row],
-    checks: &'a [report::Check],
+    checks: &'a [Check],
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Role::Copy { listen, to }) = arguments.role {
-        return match proxy::run(listen, to, |address| println!("{address}")) {
+    raise_file_limit();
+    let served = match &arguments.command {
+        Some(Command::Copy { listen, to }) => Some(proxy::run(*listen, *to, |address| println!("{address}"))),
+        Some(Command::Serve) => Some(service::serve_many(|address| println!("{address}"))),
+        _ => None,
+    };
+    if let Some(result) = served {
+        return match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("portal copy: {error}");
+                eprintln!("portal: {error}");
                 ExitCode::FAILURE
             }
         };
     }
     let _at_end = cleanup::AtEnd;
-    match compare(&arguments) {
-        Ok(code) => code,
+    match run(&arguments) {
+        Ok(checks) => {
+            if !checks.is_empty() {
+                println!("\nAims:");
+                checks.iter().for_each(|check| println!("- {check}"));
+            }
+            if arguments.check && checks.iter().any(|check| !check.holds) {
+                return ExitCode::FAILURE;
+            }
+            ExitCode::SUCCESS
+        }
         Err(failure) => {
             eprintln!("portal: {failure}");
             ExitCode::from(2)
@@ -83,50 +142,139 @@ fn main() -> ExitCode {
     }
 }
 
-fn compare(arguments: &Arguments) -> Result<ExitCode, Failure> {
+fn run(arguments: &Arguments) -> Result<Vec<Check>, Failure> {
     cleanup::on_signals()?;
-    raise_file_limit();
+    let binary = arguments.binary.clone().map_or_else(beside_own, Ok)?;
+    let quick = arguments.quick;
+    match &arguments.command {
+        None => compare(arguments, &binary),
+        Some(Command::Idle { connections, workers }) => {
+            let connections = connections.unwrap_or(if quick { 1_000 } else { 9_900 });
+            let workers = workers.unwrap_or(if quick { 10_000 } else { 100_000 });
+            // Workers first: this process must not have had 10,000 connections before.
+            let mut checks = if workers == 0 {
+                Vec::new()
+            } else {
+                idle::workers(workers)?
+            };
+            println!();
+            if connections > 0 {
+                checks.extend(idle::connections(&binary, connections)?);
+            }
+            Ok(checks)
+        }
+        Some(Command::Stalls { hold }) => {
+            let mut plan = if quick {
+                stalls::Plan::QUICK
+            } else {
+                stalls::Plan::DEFAULT
+            };
+            plan.hold = hold.map_or(plan.hold, Duration::from_secs);
+            stalls::run(&binary, &plan)
+        }
+        Some(Command::Cores) => {
+            let plan = if quick {
+                cores::Plan::QUICK
+            } else {
+                cores::Plan::DEFAULT
+            };
+            cores::run(&binary, &plan)
+        }
+        Some(Command::RelayScale { members, draw }) => {
+            let usual: &[usize] = if quick {
+                &relay_scale::QUICK_STEPS
+            } else {
+                &relay_scale::STEPS
+            };
+            let steps = members.as_deref().unwrap_or(usual);
+            if !steps.is_sorted_by(|a, b| a < b) || steps.first().is_none_or(|&first| first < 2) {
+                return Err(Failure("--members: at least 2 each, and growing".into()));
+            }
+            let messages = if quick { 20_000 } else { 200_000 };
+            relay_scale::run(&binary, steps, messages, draw.clone())
+        }
+        Some(Command::Soak { seconds, rate }) => {
+            let seconds = seconds.unwrap_or(if quick { 20 } else { 60 });
+            let plan = soak::Plan {
+                duration: Duration::from_secs(seconds),
+                rate: rate.max(1.0),
+            };
+            soak::run(&binary, &plan)
+        }
+        Some(Command::Copy { .. } | Command::Serve) => Ok(Vec::new()),
+    }
+}
+
+/// A path that is set up, or why it could not be, and what each round gave.
+struct Measured {
+    name: &'static str,
+    service: Service,
+    path: Result<Path, Failure>,
+    rounds: Vec<Figures>,
+}
+
+fn compare(arguments: &Arguments, binary: &std::path::Path) -> Result<Vec<Check>, Failure> {
     let start = Instant::now();
-    let plan = if arguments.quick {
+    let mut plan = if arguments.quick {
         Plan::QUICK
     } else {
         Plan::DEFAULT
     };
-    let binary = arguments.binary.clone().map_or_else(beside_own, Ok)?;
-    let wanted = |name: &str| {
-        arguments
+    plan.rounds = arguments.rounds.unwrap_or(plan.rounds).max(1);
+    type SetUp<'a> = &'a dyn Fn(SocketAddr) -> Result<Path, Failure>;
+    let ways: [(&'static str, SetUp<'_>); 5] = [
+        ("no tunnel", &|service| Ok(paths::no_tunnel(service))),
+        (report::FLOOR, &|service| paths::copying_proxies(service)),
+        (report::STUNNEL, &|service| paths::stunnel_pair(service)),
+        ("portolan without relay", &|service| {
+            Portolan::start(binary, service)?.without_relay()
+        }),
+        (report::OURS, &|service| {
+            Portolan::start(binary, service)?.through_relay()
+        }),
+    ];
+    // All are there all the time: what is not being measured does nothing. Each has a service of its own, so that ports of closed
+    // connections of one do not slow down the next.
+    let mut measured = Vec::new();
+    for (name, set_up) in ways {
+        let wanted = arguments
             .only
             .as_ref()
-            .is_none_or(|only| name.contains(only.as_str()))
-    };
-    let mut rows = Vec::new();
-    // Each path gets a service of its own, so that ports of closed connections of one do not slow down the next, and its
-    // processes are gone before the next is measured.
-    let mut measure =
-        |name: &'static str, set_up: &dyn Fn(&Service) -> Result<Path, Failure>| -> Result<(), Failure> {
-            if !wanted(name) {
-                return Ok(());
-            }
-            eprintln!("{:4} s  {name}", start.elapsed().as_secs());
+            .is_none_or(|only| name.contains(only.as_str()));
+        if wanted {
             let service = Service::start()?;
-            let figures =
-                set_up(&service).map(|path| load::measure(path.entry, &service, &path.processes, &plan));
-            rows.push(Row { name, figures });
-            cleanup::everything();
-            Ok(())
-        };
-    measure("no tunnel", &|service| Ok(paths::no_tunnel(service.address)))?;
-    measure(report::FLOOR, &|service| paths::copying_proxies(service.address))?;
-    measure("stunnel pair, no relay", &|service| {
-        paths::stunnel_pair(service.address)
-    })?;
-    measure("portolan without relay", &|service| {
-        Portolan::start(&binary, service.address)?.without_relay()
-    })?;
-    measure(report::OURS, &|service| {
-        Portolan::start(&binary, service.address)?.through_relay()
-    })?;
+            measured.push(Measured {
+                name,
+                path: set_up(service.address),
+                service,
+                rounds: Vec::new(),
+            });
+        }
+    }
+    for round in 0..plan.rounds {
+        for one in &mut measured {
+            let Ok(path) = &one.path else { continue };
+            eprintln!(
+                "{:4} s  round {} of {}: {}",
+                start.elapsed().as_secs(),
+                round + 1,
+                plan.rounds,
+                one.name
+            );
+            let figures = load::measure(path.entry, &one.service, &path.processes, &plan, round == 0);
+            one.rounds.push(figures);
+        }
+    }
     eprintln!("{:4} s  done\n", start.elapsed().as_secs());
+    let rows: Vec<Row> = measured
+        .into_iter()
+        .map(|one| Row {
+            name: one.name,
+            figures: one
+                .path
+                .and_then(|_| Figures::middle(&one.rounds).ok_or_else(|| Failure("no rounds".into()))),
+        })
+        .collect();
 
     println!("{}", report::table(&rows));
     let ratios = report::ratios(&rows);
@@ -138,26 +286,20 @@ fn compare(arguments: &Arguments) -> Result<ExitCode, Failure> {
         println!("\nNot measured: {line}");
     }
     let checks = report::checks(&rows);
-    if arguments.check {
-        println!("\nRequired of \"{}\":", report::OURS);
-        for check in &checks {
-            println!("- {}: {}", if check.holds { "ok" } else { "MISSED" }, check.text);
-        }
-    }
     if let Some(file) = &arguments.json {
         let record = Record {
             quick: arguments.quick,
             rows: &rows,
             checks: &checks,
         };
-        let text = serde_json::to_string_pretty(&record).map_err(|error| Failure(error.to_string()))?;
+        let text = serde_json::to_string_pretty(&record).map_err(Failure::of)?;
         std::fs::write(file, text)?;
     }
-    let missed = arguments.check && checks.iter().any(|check| !check.holds);
-    Ok(if missed {
-        ExitCode::FAILURE
+    // A part of the comparison has no aims.
+    Ok(if arguments.only.is_some() {
+        Vec::new()
     } else {
-        ExitCode::SUCCESS
+        checks
     })
 }
 
