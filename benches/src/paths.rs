@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path as FilePath, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portolan_tests::home::{self, COMMAND_LIMIT};
 use portolan_tests::project::free_address;
@@ -215,17 +215,18 @@ impl Hub {
         Ok(())
     }
 
-    /// Kills it as a machine takes a process away, and starts it again.
+    /// Kills it as a machine takes a process away, and starts it again: when that began.
     ///
     /// # Errors
     /// When a command fails, with what it said.
-    pub fn restart(&mut self) -> Result<(), Failure> {
+    pub fn restart(&mut self) -> Result<Instant, Failure> {
         process::kill(self.process);
         wait::until(READY, || (!process::is_alive(self.process)).then_some(()))
             .ok_or_else(|| Failure("the project node does not end".into()))?;
+        let start = Instant::now();
         run(&self.binary, &self.home, &["node", "start", "project-default"])?;
-        listens(self.address)?;
-        self.find()
+        self.find()?;
+        Ok(start)
     }
 
     /// A ticket with these arguments.

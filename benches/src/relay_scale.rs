@@ -59,8 +59,7 @@ pub struct Figures {
     pub members: usize,
     /// KiB of the project node for each member, connected and registered.
     pub kib: f64,
-    /// Seconds until all were registered again after the project node was killed and started again; counted from when it
-    /// listened again.
+    /// Seconds until all were registered again after the project node was killed, counted from when it was started again.
     pub again: f64,
     /// CPU seconds of the project node for that.
     pub again_cpu: f64,
@@ -209,6 +208,7 @@ pub fn run(
     // What a project node takes that has just been started and has no member.
     hub.restart()?;
     let empty = settled(&[hub.process])[0];
+    let empty_cpu = process::cpu_time(hub.process);
     let mut members: Vec<Member> = Vec::new();
     let mut all = Vec::new();
     println!(
@@ -228,17 +228,16 @@ pub fn run(
         for (identity, credential) in credentials {
             members.push(begin(&gate, members.len(), identity, credential)?);
             if members.len() % ARRIVING == 0 {
-                wait_for(&members, AGAIN)?;
+                wait_for(&members, None)?;
             }
         }
-        wait_for(&members, AGAIN)?;
+        wait_for(&members, None)?;
         let registered = start.elapsed();
-        hub.restart()?;
-        let start = Instant::now();
-        let cpu = process::cpu_time(hub.process);
-        wait_for(&members, AGAIN)?;
+        let before: Vec<u64> = members.iter().map(Member::reconnects).collect();
+        let start = hub.restart()?;
+        wait_for(&members, Some(&before))?;
         let again = start.elapsed();
-        let again_cpu = process::cpu_time(hub.process).saturating_sub(cpu);
+        let again_cpu = process::cpu_time(hub.process).saturating_sub(empty_cpu);
         let kib = settled(&[hub.process])[0].saturating_sub(empty) as f64 / step as f64;
         let (rate, cpu) = saturate(&gate, &hub, &members, messages)?;
         let figures = Figures {
@@ -344,18 +343,28 @@ fn begin(
     Ok(Member { session, channel })
 }
 
-/// Waits until all are registered.
-fn wait_for(members: &[Member], limit: Duration) -> Result<(), Failure> {
-    let end = Instant::now() + limit;
+impl Member {
+    fn reconnects(&self) -> u64 {
+        self.session.current().reconnects
+    }
+}
+
+/// Waits until all are registered; with what `before` says, once more than so often.
+fn wait_for(members: &[Member], before: Option<&[u64]>) -> Result<(), Failure> {
+    let end = Instant::now() + AGAIN;
+    let is_there = |number: usize, member: &Member| {
+        let current = member.session.current();
+        current.is_up() && before.is_none_or(|before| current.reconnects > before[number])
+    };
     // The last to come first: most of the others are there by then.
-    for member in members.iter().rev() {
-        while !member.session.current().is_up() {
+    for (number, member) in members.iter().enumerate().rev() {
+        while !is_there(number, member) {
             if Instant::now() > end {
-                let down = members.iter().filter(|member| !member.session.current().is_up());
+                let missing = (0..members.len()).filter(|&number| !is_there(number, &members[number]));
                 let reason = member.session.current().reason;
                 return Err(Failure(format!(
-                    "{} of {} members were not registered within {limit:?}: {}",
-                    down.count(),
+                    "{} of {} members were not registered within {AGAIN:?}: {}",
+                    missing.count(),
                     members.len(),
                     reason.as_deref().unwrap_or("no reason")
                 )));

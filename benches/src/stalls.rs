@@ -299,11 +299,11 @@ impl Drop for Destination {
     }
 }
 
-/// Measures all cases.
+/// Measures all cases, or those whose name contains `only`.
 ///
 /// # Errors
 /// When the nodes cannot be set up.
-pub fn run(binary: &Path, plan: &Plan) -> Result<Vec<Check>, Failure> {
+pub fn run(binary: &Path, plan: &Plan, only: Option<&str>) -> Result<Vec<Check>, Failure> {
     let service = Service::start()?;
     let portolan = Portolan::start(binary, service.address)?;
     let entry = portolan.through_relay()?.entry;
@@ -337,6 +337,9 @@ pub fn run(binary: &Path, plan: &Plan) -> Result<Vec<Check>, Failure> {
             ("streams up, Gbit/s", stream(Direction::Up)),
             ("round trips/s", Work::RoundTrips),
         ] {
+            if only.is_some_and(|only| !format!("{name}: {what}").contains(only)) {
+                continue;
+            }
             match case(entry, &service, work, stall, plan) {
                 Ok(figures) => {
                     figures.tell(name, what, work);
@@ -431,22 +434,23 @@ fn case(
     Ok(Figures { rounds, held })
 }
 
-/// One long stall: the end of it in relation to the time right after it.
+/// One long stall: its second half, when what needs time to fill up has had it, in relation to the times right before and after it.
 fn hold(busy: &Busy, stall: &mut dyn Stall, plan: &Plan) -> Result<f64, Failure> {
+    const PARTS: u32 = 8;
+    let window = plan.hold / PARTS;
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for _ in 0..PARTS / 2 {
+        without.push(busy.measure(window.min(plan.window))?.0);
+    }
     stall.begin()?;
-    let parts = 8;
-    let window = plan.hold / parts;
-    let mut with = Vec::new();
-    for _ in 0..parts {
+    for _ in 0..PARTS {
         with.push(busy.measure(window)?.0);
     }
     stall.end()?;
     thread::sleep(2 * PAUSE);
-    let mut without = Vec::new();
-    for _ in 0..parts / 2 {
+    for _ in 0..PARTS / 2 {
         without.push(busy.measure(window.min(plan.window))?.0);
     }
-    // The second half of the stall: what needs time to fill up has had it.
     let late = with.split_off(with.len() / 2);
     match (median(late), median(without)) {
         (Some(late), Some(without)) => Ok(late / without),

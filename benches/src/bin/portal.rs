@@ -36,11 +36,11 @@ struct Arguments {
     /// Write everything that was compared to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Compare only paths whose name contains this.
-    #[arg(long, value_name = "TEXT")]
+    /// Compare only paths, or stalls, whose name contains this.
+    #[arg(long, value_name = "TEXT", global = true)]
     only: Option<String>,
-    /// Rounds of the comparison; figures are medians over them.
-    #[arg(long, value_name = "NUMBER")]
+    /// Rounds; figures are medians over them.
+    #[arg(long, value_name = "NUMBER", global = true)]
     rounds: Option<usize>,
     #[command(subcommand)]
     command: Option<Command>,
@@ -170,7 +170,8 @@ fn run(arguments: &Arguments) -> Result<Vec<Check>, Failure> {
                 stalls::Plan::DEFAULT
             };
             plan.hold = hold.map_or(plan.hold, Duration::from_secs);
-            stalls::run(&binary, &plan)
+            plan.rounds = arguments.rounds.unwrap_or(plan.rounds).max(1);
+            stalls::run(&binary, &plan, arguments.only.as_deref())
         }
         Some(Command::Cores) => {
             let plan = if quick {
