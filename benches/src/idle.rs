@@ -142,6 +142,9 @@ impl Worker for Quiet {
     }
 }
 
+/// Starts a worker of one kind.
+type Start = fn(&Node, WorkerOptions) -> RuntimeResult<Address>;
+
 /// Starts `count` workers of each kind in this process and tells what one costs.
 ///
 /// # Errors
@@ -151,7 +154,7 @@ pub fn workers(count: usize) -> Result<Vec<Check>, Failure> {
     println!("| worker | KiB of each | µs to start one |");
     println!("|---|---|---|");
     let mut checks = Vec::new();
-    let kinds: [(&str, fn(&Node, WorkerOptions) -> RuntimeResult<Address>); 2] = [
+    let kinds: [(&str, Start); 2] = [
         ("synchronous", |node, options| {
             node.start_sync_worker(options, QueuedHop)
         }),
@@ -169,10 +172,7 @@ pub fn workers(count: usize) -> Result<Vec<Check>, Failure> {
     Ok(checks)
 }
 
-fn workers_of(
-    count: usize,
-    start: fn(&Node, WorkerOptions) -> RuntimeResult<Address>,
-) -> Result<(f64, Duration), Failure> {
+fn workers_of(count: usize, start: Start) -> Result<(f64, Duration), Failure> {
     let node = Node::builder().arbiters(1).build().map_err(Failure::of)?;
     node.start_sync_worker("echo", Echo).map_err(Failure::of)?;
     let own = [std::process::id()];

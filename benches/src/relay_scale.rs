@@ -227,7 +227,7 @@ pub fn run(
         let start = Instant::now();
         for (identity, credential) in credentials {
             members.push(begin(&gate, members.len(), identity, credential)?);
-            if members.len() % ARRIVING == 0 {
+            if members.len().is_multiple_of(ARRIVING) {
                 wait_for(&members, None)?;
             }
         }
