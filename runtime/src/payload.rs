@@ -5,6 +5,7 @@
 //! itself is never copied. On its way in the same headers are stripped by moving an index, and the room that they
 //! leave is used again when a relay sends the payload on.
 
+use std::cell::RefCell;
 use std::fmt;
 
 use bytes::{Bytes, BytesMut};
@@ -51,6 +52,45 @@ pub enum Sealing {
     Carried,
 }
 
+/// Small buffers, by the bytes of content that they have room for: for a message of a service or an interactive application.
+const SMALL: [usize; 2] = [1024, 4 * 1024];
+/// Small buffers of each size that each thread keeps, and as many for all threads: 360 KiB.
+const SMALL_LIMIT: usize = 64;
+
+type Shelves = [Vec<BytesMut>; SMALL.len()];
+
+thread_local! {
+    static SMALL_OWN: RefCell<Shelves> = const { RefCell::new([Vec::new(), Vec::new()]) };
+}
+
+/// Where messages cross threads, those that begin on one need what is left on another.
+static SMALL_COMMON: [Mutex<Vec<BytesMut>>; SMALL.len()] = [Mutex::new(Vec::new()), Mutex::new(Vec::new())];
+
+fn take_small(shelf: usize) -> Option<BytesMut> {
+    SMALL_OWN
+        .try_with(|own| own.borrow_mut()[shelf].pop())
+        .ok()
+        .flatten()
+        .or_else(|| SMALL_COMMON[shelf].lock().pop())
+}
+
+fn give_small(shelf: usize, buffer: BytesMut) {
+    let mut buffer = Some(buffer);
+    // A thread that ends keeps nothing any more.
+    let _ = SMALL_OWN.try_with(|own| {
+        let shelf = &mut own.borrow_mut()[shelf];
+        if shelf.len() < SMALL_LIMIT {
+            shelf.extend(buffer.take());
+        }
+    });
+    if buffer.is_some() {
+        let mut common = SMALL_COMMON[shelf].lock();
+        if common.len() < SMALL_LIMIT {
+            common.extend(buffer);
+        }
+    }
+}
+
 /// The bytes of a message.
 ///
 /// A payload owns its bytes alone, so that they can be encrypted and decrypted in place, although its buffer may be a
@@ -81,13 +121,19 @@ impl Payload {
     }
 
     /// An empty payload with head room, `capacity` bytes for content, and tail room.
+    ///
+    /// Small ones come from a pool, and go back there.
     pub fn with_capacity(capacity: usize) -> Self {
-        let mut buffer = BytesMut::with_capacity(HEADROOM + capacity + TAILROOM);
+        let shelf = SMALL.iter().position(|room| capacity <= *room);
+        let room = shelf.map_or(capacity, |shelf| SMALL[shelf]);
+        let mut buffer = shelf
+            .and_then(take_small)
+            .unwrap_or_else(|| BytesMut::with_capacity(HEADROOM + room + TAILROOM));
         buffer.resize(HEADROOM, 0);
         Self {
             buffer,
             start: HEADROOM,
-            pooled: false,
+            pooled: shelf.is_some(),
             sealing: Sealing::Unknown,
         }
     }
@@ -239,8 +285,13 @@ impl Payload {
 impl Drop for Payload {
     fn drop(&mut self) {
         if self.pooled {
-            let buffer = std::mem::take(&mut self.buffer);
-            if buffer.capacity() >= HEADROOM + POOLED_CAPACITY {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let capacity = buffer.capacity();
+            let is_small = |room: &usize| capacity == HEADROOM + room + TAILROOM;
+            if let Some(shelf) = SMALL.iter().position(is_small) {
+                buffer.clear();
+                give_small(shelf, buffer);
+            } else if capacity >= HEADROOM + POOLED_CAPACITY {
                 let mut pool = POOL.lock();
                 if pool.len() < POOL_LIMIT {
                     pool.push(buffer);
@@ -348,6 +399,40 @@ mod tests {
                 assert_eq!(payload.sealing(), Sealing::Unknown);
             }
         }
+    }
+
+    #[test]
+    fn small_buffers_are_used_again_and_come_back_empty() {
+        std::thread::spawn(|| {
+            let kept = || SMALL_OWN.with_borrow(|own| own.each_ref().map(Vec::len));
+            for (size, shelf) in [(1, 0), (1024, 0), (1025, 1), (4096, 1)] {
+                let mut payload = Payload::with_capacity(size);
+                assert_eq!(kept()[shelf], 0);
+                payload.append(&vec![7; size]);
+                payload.prepend(b"header");
+                drop(payload);
+                assert_eq!(kept()[shelf], 1);
+                let payload = Payload::with_capacity(size);
+                assert_eq!(kept()[shelf], 0);
+                assert!(payload.is_empty() && payload.tailroom() >= size + TAILROOM);
+                assert_eq!(payload.headroom(), HEADROOM);
+                // Not for the next size, which is on the same shelf.
+                std::mem::forget(payload);
+            }
+            let many: Vec<_> = (0..3 * SMALL_LIMIT).map(|_| Payload::with_capacity(1)).collect();
+            drop(many);
+            assert_eq!(kept()[0], SMALL_LIMIT);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn a_small_buffer_that_was_outgrown_is_not_kept_as_one() {
+        let mut payload = Payload::with_capacity(10);
+        payload.append(&[7; 100_000]);
+        drop(payload);
+        assert!(Payload::with_capacity(10).buffer.capacity() < 10_000);
     }
 
     #[test]
