@@ -70,8 +70,9 @@ pub const HEADER_FRONT: usize = NONCE_LEN + SEALED_LEN + TAG_LEN;
 /// with its form, its length and its tag, 26 bytes in all: none of it shall show on the wire, lest an observer count the
 /// records of each channel inside. 32 are two blocks of AES.
 pub const PREFIX_LEN: usize = 32;
-/// Payloads from this size on are carried under a sealed header. Below, sealing all of it costs at most a tenth of a
-/// microsecond more, and hides more.
+/// Payloads from this size on are carried under a sealed header. Measured (`records` in `benches/`, `carried`), that is the cheaper
+/// form from some 400 bytes on with AES-256-GCM and from 250 with ChaCha20-Poly1305; at this size it saves 0.15 µs and 0.7 µs
+/// for sealing and opening together. Below, too little is saved for what shows on the wire.
 pub const HEADER_ONLY_FROM: usize = 1024;
 
 /// A key seals this many messages; then it is replaced by one derived from it. Fixed by the protocol.
