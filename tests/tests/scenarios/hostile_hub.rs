@@ -20,7 +20,8 @@ use portolan::portal::{Inlet, InletOptions, Outlet, OutletOptions};
 use portolan::relay::protocol::{RelayRequest, SERVICE, STATIC_SERVICE};
 use portolan::runtime::services::Echo;
 use portolan::runtime::{
-    Address, Body, Context, Message, Node, Payload, Result, Route, Routed, Worker, route,
+    AccessControl, Address, Body, Context, MailboxOptions, Message, Node, Payload, Result, Route, Routed,
+    Worker, WorkerOptions, route,
 };
 use portolan::secure_channel::{
     ChannelOptions, ListenerOptions, LocalIdentity, SecureChannelListener, SecureChannels,
@@ -112,6 +113,16 @@ impl State {
     }
 }
 
+/// A worker that also gets the records of channels between others.
+fn looking_into(address: &Address) -> WorkerOptions {
+    WorkerOptions::with_mailbox(
+        MailboxOptions::new(address)
+            .incoming(AccessControl::AllowAll)
+            .outgoing(AccessControl::AllowAll)
+            .opens_records(),
+    )
+}
+
 /// The address through which everything behind a relay goes, in both directions.
 const MIDDLE: &str = "middle";
 
@@ -154,7 +165,7 @@ impl Worker for Registrar {
                 name: name.as_str().to_owned(),
                 state: Arc::clone(&self.state),
             };
-            ctx.node().start_worker(&address, relay)?;
+            ctx.node().start_worker(looking_into(&address), relay)?;
             self.reachable.add(ctx.node(), &address);
         }
         let acceptance = name.remote_address().encode();
@@ -323,7 +334,8 @@ async fn serve(
     let middle = Middle {
         state: Arc::clone(&state),
     };
-    node.start_worker(MIDDLE, middle).expect("the address is free");
+    node.start_worker(looking_into(&MIDDLE.into()), middle)
+        .expect("the address is free");
     if !node.has_worker(&"echo".into()) {
         node.start_sync_worker("echo", Echo).expect("the address is free");
     }
