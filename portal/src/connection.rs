@@ -847,3 +847,15 @@ fn unsent(error: SendError) -> End {
         failure: Some((FailureKind::PathLost, error.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Thousands of connections do nothing most of the time. What they hold then is this, a timer, and what the runtime
+    /// needs for a worker; buffers come and go.
+    #[test]
+    fn a_connection_is_small_while_nothing_moves() {
+        assert!(size_of::<Connection>() <= 704, "{}", size_of::<Connection>());
+    }
+}
