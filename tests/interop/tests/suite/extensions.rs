@@ -83,14 +83,25 @@ fn c2_a_fourth_element_in_message_2_is_ignored_by_a_stock_initiator() {
     });
 }
 
+/// A map with this item for key 1 and noise under a key that nobody knows, close to the 2048 bytes that a map may have.
+fn with_noise(key_1: &[u8]) -> Vec<u8> {
+    let mut map = vec![0xa2, 0x01];
+    map.extend_from_slice(key_1);
+    map.extend_from_slice(&[0x18, 0x63]);
+    raw::head(&mut map, 2, 2000);
+    map.extend_from_slice(&noise(2000));
+    map
+}
+
 #[test]
-fn a_portolan_peer_ignores_the_same_carriers() {
+fn a_portolan_peer_answers_the_same_carriers_and_skips_what_it_does_not_know_in_them() {
     run(async {
         let (mut one, mut other) = (Peer::start().await, Peer::start().await);
         let connection = one.connect(&other.listen().await).await;
         other.ok(json!({ "do": "accept", "at": "api" })).await;
-        let initiate = json!({ "do": "initiate", "route": [connection, "api"], "offer": hex::encode(offer()),
-            "extra": hex::encode(offer()), "payload": "00ff" });
+        // An offer of suite 0, and its confirmation.
+        let initiate = json!({ "do": "initiate", "route": [connection, "api"], "offer": hex::encode(with_noise(&[0x81, 0x00])),
+            "extra": hex::encode(with_noise(&[0x00])), "payload": "00ff" });
         assert_eq!(string(&one.ok(initiate).await, "payload"), "00ff");
     });
 }
