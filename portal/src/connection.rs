@@ -43,7 +43,7 @@ const STOCK_MESSAGES: usize = STOCK_BUFFER / MESSAGE_COST;
 const STALL: Duration = Duration::from_secs(30);
 /// After our application's end, how long a stock peer may still send what is in flight.
 const LINGER: Duration = Duration::from_secs(2);
-/// How long the last bytes of an ended stream may take to be written.
+/// How long the application may take nothing of the last bytes of an ended stream.
 const LAST_WRITE: Duration = Duration::from_secs(60);
 /// Less credit than this is not worth a message of its own.
 const WORTHWHILE: usize = 16 * 1024;
@@ -465,13 +465,18 @@ impl Connection {
                 None if self.socket.is_some() => {
                     // All that came before the end is still delivered.
                     self.remote_end = true;
-                    self.closing = Some(Box::new(End::Remote { failure: None }));
-                    self.deadline = Some((Instant::now() + LAST_WRITE, Due::Written));
+                    self.write_the_rest(End::Remote { failure: None });
                     Ok(())
                 }
                 failure => Err(End::Remote { failure }),
             },
         }
+    }
+
+    /// All that is left is to write what has arrived.
+    fn write_the_rest(&mut self, end: End) {
+        self.closing = Some(Box::new(end));
+        self.deadline = Some((Instant::now() + LAST_WRITE, Due::Written));
     }
 
     /// The Pong has come. What was read from the client is sent now, unless the outlet has taken it already.
@@ -570,6 +575,10 @@ impl Connection {
         }
         self.watch_stall(moved);
         if moved {
+            // An application that is slow is not one that takes nothing.
+            if self.closing.is_some() {
+                self.deadline = Some((Instant::now() + LAST_WRITE, Due::Written));
+            }
             self.grant()?;
         }
         Ok(moved)
@@ -758,6 +767,12 @@ impl Connection {
                 (self.remote_end, self.deadline) = (false, None);
                 Ok(true)
             }
+            Some((at, Due::Lingered)) if at <= next && !self.arrived.is_empty() && !self.is_full() => {
+                // The application is slower than the path: what has arrived is still its own.
+                self.remote_end = true;
+                self.write_the_rest(End::Finished);
+                Ok(true)
+            }
             Some((at, due)) if at <= next => Err(self.overdue(due)),
             _ => self.give_sign_of_life().map(|()| true),
         }
@@ -779,6 +794,16 @@ impl Connection {
                 let failure = Some((FailureKind::NoAnswer, text.to_owned()));
                 End::Silent { failure }
             }
+            // The end of a stream that lacks its last bytes must not look like a clean one.
+            Due::Lingered | Due::Written if !self.arrived.is_empty() => End::Silent {
+                failure: Some((
+                    FailureKind::Stalled,
+                    format!(
+                        "the application did not take the last {} bytes",
+                        self.arrived.bytes()
+                    ),
+                )),
+            },
             Due::Lingered => End::Finished,
             Due::Written => self.closing.take().map_or(End::Finished, |end| *end),
             Due::Stalled => End::Local {

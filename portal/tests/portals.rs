@@ -666,6 +666,55 @@ async fn an_inlet_with_a_stock_outlet_uses_the_stock_protocol() {
     world.stop().await;
 }
 
+/// A client that takes little at a time, so that bytes wait at the inlet.
+async fn client_with_little_room(world: &World) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(world.inlet.local()).await.unwrap()
+}
+
+#[tokio::test]
+async fn bytes_of_a_stock_outlet_that_wait_for_a_slow_client_are_not_cut_off_by_its_own_end() {
+    let world = world().await;
+    let mut outlet = world.far.context(WorkerOptions::new("stock-outlet")).unwrap();
+    for listener in world.far_tcp.listeners() {
+        world.far.add_consumer(listener.flow(), &"stock-outlet".into());
+    }
+    world
+        .inlet
+        .connect(route![world.connection.sender(), "stock-outlet"]);
+    let mut client = client_with_little_room(&world).await;
+    let (_, remote) = receive(&mut outlet).await;
+    answer(&mut outlet, &remote, "stock-outlet", &[1]).await;
+    // As much as the sockets take, and a little more.
+    let chunk = pattern(60_000, 5);
+    let (header, used) = payload_header(chunk.len());
+    let message = [&header[..used], &chunk].concat();
+    let status = world.inlet.status();
+    let mut sent = 0;
+    let filling = async {
+        while sent - status.to_application() < 500_000 {
+            answer(&mut outlet, &remote, "stock-outlet", &message).await;
+            sent += chunk.len() as u64;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("bytes wait at the inlet", filling).await;
+    client.shutdown().await.unwrap();
+    assert_eq!(receive(&mut outlet).await.0, [2]);
+    // Longer than the inlet waits for what is in flight.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut received = Vec::new();
+    soon("all of it", client.read_to_end(&mut received))
+        .await
+        .unwrap();
+    let all = chunk.repeat(sent as usize / chunk.len());
+    assert!(received == all, "{} of {sent} bytes arrived", received.len());
+    eventually("the inlet's end is gone", || world.inlet.status().open() == 0).await;
+    drop(outlet);
+    world.stop().await;
+}
+
 // X3 part 6: bytes behind the Ping.
 
 /// Plays an outlet at `name` that knows extensions, by hand.
