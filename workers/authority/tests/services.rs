@@ -535,6 +535,33 @@ async fn a_member_that_is_removed_gets_no_further_credential_and_one_that_return
 }
 
 #[tokio::test]
+async fn a_member_that_is_removed_twice_within_a_second_has_no_credential_that_counts() {
+    let hub = Hub::start();
+    let ctx = hub.context();
+    let (admin, member) = (hub.client(&ctx, ADMIN), hub.client(&ctx, 2));
+    for _ in 0..2 {
+        admin
+            .add_member(&id(2), attributes(&[]))
+            .await
+            .expect("an administrator");
+        let credential = member
+            .credential(&id(2), &hub.identity, NOW)
+            .await
+            .expect("a member");
+        admin.delete_member(&id(2)).await.expect("an administrator");
+        let created = credential.credential.read().expect("just issued").created_at;
+        let removals = hub.authority.revocations_after(0, 9).expect("a store in memory");
+        assert_eq!(removals.len(), 1, "the last one counts");
+        assert!(
+            created <= removals[0].revoked_at,
+            "created at {created}, removed at {}",
+            removals[0].revoked_at
+        );
+    }
+    hub.node.stop().await;
+}
+
+#[tokio::test]
 async fn the_credential_names_the_latest_change_of_the_subject() {
     let hub = Hub::start();
     let ctx = hub.context();

@@ -20,11 +20,16 @@ pub struct Revocation {
 }
 
 impl Tx<'_> {
-    /// Records that `member` was removed.
+    /// Records that `member` was removed. Somebody who was removed before and has joined again may hold a credential that was
+    /// dated after that removal, which then counts as later than `now`: it is void too.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn put_revocation(&self, member: &Identifier, by: &Identifier, now: u64) -> Result<(), StoreError> {
+        let revoked_at = match self.revocation(member)? {
+            Some(before) => now.max(before.revoked_at.saturating_add(1)),
+            None => now,
+        };
         self.sql
             .prepare_cached(
                 "INSERT OR REPLACE INTO authority_revocation (authority, member, serial, revoked_at, revoked_by)
@@ -34,7 +39,7 @@ impl Tx<'_> {
                 self.authority(),
                 member.as_bytes(),
                 self.next_serial()?,
-                to_sql(now),
+                to_sql(revoked_at),
                 by.as_bytes()
             ])?;
         self.sql
