@@ -245,7 +245,7 @@ impl OwnRemovals {
                 removed_at: removal.revoked_at,
             })
             .collect();
-        let cut_off = self.acting.void(&self.identifier, &removals);
+        let cut_off = self.acting.void(&self.identifier, &removals).all;
         self.seen.store(last.serial, Ordering::Relaxed);
         // Members that wait to be told.
         self.authority.look_for_removals()?;

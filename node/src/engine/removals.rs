@@ -57,6 +57,40 @@ pub(crate) struct Removals {
     lost: Notify,
 }
 
+/// Removed members that have nothing valid left of the authority that removed them. Others have joined again since.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Voided {
+    /// All of them: to be [cut off](Removals::cut_off) at the node of the authority itself.
+    pub(super) all: Vec<Identifier>,
+    /// Those that had something of it here: to be cut off at the nodes of members. Everybody else here is somebody by another
+    /// project, or by name, and this authority has no say in that.
+    pub(super) credited: Vec<Identifier>,
+}
+
+fn void(
+    attributes: &MemoryAttributeRepository,
+    authority: &Identifier,
+    removals: &[Removal],
+    now: u64,
+) -> Voided {
+    let mut out = Voided::default();
+    for Removal { member, removed_at } in removals {
+        let had_some = attributes
+            .revoke(member, authority, *removed_at)
+            .unwrap_or_else(|error| {
+                tracing::error!(%member, "a removal cannot be enforced: {error}");
+                true
+            });
+        if attributes.get(member, authority, now).is_none() {
+            out.all.push(*member);
+            if had_some {
+                out.credited.push(*member);
+            }
+        }
+    }
+    out
+}
+
 /// Why listening to an authority has ended.
 enum Ended {
     /// It did not answer the first question.
@@ -85,21 +119,9 @@ impl Removals {
         self.lost.notified().await;
     }
 
-    /// Void what this authority credited to the members until they were removed. Those that have nothing valid of it left are
-    /// given back: they have to be [cut off](Self::cut_off). Others have joined again since.
-    pub(super) fn void(&self, authority: &Identifier, removals: &[Removal]) -> Vec<Identifier> {
-        let now = now();
-        let mut out = Vec::new();
-        for removal in removals {
-            let Removal { member, removed_at } = removal;
-            if let Err(error) = self.attributes.revoke(member, authority, *removed_at) {
-                tracing::error!(%member, "a removal cannot be enforced: {error}");
-            }
-            if self.attributes.get(member, authority, now).is_none() {
-                out.push(*member);
-            }
-        }
-        out
+    /// Void what this authority credited to the members until they were removed.
+    pub(super) fn void(&self, authority: &Identifier, removals: &[Removal]) -> Voided {
+        void(&self.attributes, authority, removals, now())
     }
 
     /// End everything that these peers have open here.
@@ -242,12 +264,42 @@ impl Removals {
             return;
         }
         // It counts before it is written.
-        self.cut_off(self.void(authority, &removals));
+        self.cut_off(self.void(authority, &removals).credited);
         membership.set_last_removal(last);
         let (home, authority) = (connector.home.clone(), authority.to_string());
         let kept = blocking(move || home.database()?.put_removals(&authority, last, &removals, now())).await;
         if let Err(error) = kept {
             tracing::warn!("who was removed cannot be kept for the next start: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portolan_identity::Attributes;
+
+    use super::*;
+
+    #[test]
+    fn an_authority_cuts_off_whom_it_has_credited_and_nobody_elses_members() {
+        let [authority, other, ours, theirs, back] = [1, 2, 3, 4, 5].map(|n| Identifier::from([n; 32]));
+        let known = MemoryAttributeRepository::default();
+        let credit = |member, by, at| {
+            let put = known.put(member, Attributes::default(), by, at, None);
+            put.expect("a repository in memory");
+        };
+        credit(&ours, &authority, 10);
+        credit(&theirs, &other, 10);
+        credit(&back, &authority, 21);
+        let removals = [ours, theirs, back].map(|member| Removal {
+            member,
+            removed_at: 20,
+        });
+        let voided = void(&known, &authority, &removals, 30);
+        assert_eq!(voided.credited, [ours]);
+        assert_eq!(voided.all, [ours, theirs]);
+        assert!(known.get(&theirs, &other, 30).is_some());
+        // Told once more, as after the authority's return from a copy of its database.
+        assert!(void(&known, &authority, &removals, 30).credited.is_empty());
     }
 }
