@@ -241,8 +241,13 @@ fn nothing_is_done_when_anything_is_wrong() {
             assert_eq!(home.state(), before, "{text}");
         }
     }
-    let (_, message) = failure(&home.run(&["node", "create", "https://a.example/c.yaml"]));
-    assert!(message.contains("curl"), "{message}");
+    // Nobody listens at port 1.
+    let (_, message) = failure(&home.run(&["node", "create", "http://127.0.0.1:1/c.yaml"]));
+    assert!(
+        message.contains("cannot be fetched from http://127.0.0.1:1/c.yaml"),
+        "{message}"
+    );
+    assert_eq!(home.state(), before);
 }
 
 #[test]

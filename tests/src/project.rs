@@ -1,7 +1,7 @@
 //! The cast of the main story: a hub that runs the project, and members that enroll with a ticket.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -285,6 +285,26 @@ impl Member {
         let listed = self.home.json(["worker", "list"]);
         let workers = listed["list"].as_array().map_or(0, Vec::len);
         assert!(workers > 0, "a running node has workers: {listed}");
+        workers
+    }
+
+    /// The number of workers once the node has started what it starts by itself, for instance the channel on which it
+    /// hears of removals: when it has not changed for a while.
+    pub fn settled_workers(&self) -> usize {
+        const STILL: Duration = Duration::from_millis(1500);
+        let mut workers = self.workers();
+        let mut since = Instant::now();
+        eventually(
+            "the node has started all that it starts by itself",
+            Duration::from_secs(20),
+            || {
+                let now = self.workers();
+                if now != workers {
+                    (workers, since) = (now, Instant::now());
+                }
+                since.elapsed() >= STILL
+            },
+        );
         workers
     }
 

@@ -159,7 +159,7 @@ fn clients_that_go_away_while_the_target_is_awaited_leave_nothing_behind() {
     let target = Unanswering::start();
     let bank = project.bank(target.address);
     let (analysis, inlet) = project.analysis();
-    let before = (analysis.workers(), bank.workers());
+    let before = (analysis.settled_workers(), bank.settled_workers());
     for _ in 0..20 {
         drop(connect(inlet));
     }
@@ -176,8 +176,8 @@ fn many_connections_leave_no_workers_and_no_sockets_behind() {
     assert!(echoes(story.inlet));
     let files = |member: &Member| process::open_files(member.process());
     let before = (
-        story.analysis.workers(),
-        story.bank.workers(),
+        story.analysis.settled_workers(),
+        story.bank.settled_workers(),
         files(&story.analysis),
         files(&story.bank),
     );
