@@ -183,6 +183,17 @@ impl Command {
                         .terminal
                         .confirm(confirmation.yes, "Deleting all members but yourself")?;
                 }
+                let project = caller.project.name.clone();
+                // The authority says yes to everything that is no member; who meant another one has to learn of it.
+                if let [identifier] = &identifiers[..]
+                    && !all
+                    && !remote::list_member_ids(&caller).await?.contains(identifier)
+                {
+                    return Err(Error::not_found(format!(
+                        "{identifier} is no member of the project `{project}`: nobody was removed"
+                    ))
+                    .hint("its members: portolan project-member list"));
+                }
                 let mut deleted = Vec::new();
                 for identifier in identifiers {
                     match remote::delete_member(&caller, &identifier).await {
@@ -192,7 +203,6 @@ impl Command {
                         Err(error) => return Err(error),
                     }
                 }
-                let project = caller.project.name;
                 for identifier in &deleted {
                     context.terminal.done(format!(
                         "{identifier} is no longer a member of the project `{project}`."

@@ -414,9 +414,13 @@ impl Create {
             )
             .await?;
         let (kind, name) = named(&policy.target);
-        let of = if kind == "type" { "every" } else { "the" };
+        let what = if kind == "type" {
+            format!("every {name}")
+        } else {
+            format!("the resource `{name}`")
+        };
         context.terminal.done(format!(
-            "The node `{}` has a policy for {of} {name} now.",
+            "The node `{}` has a policy for {what} now.",
             client.name()
         ));
         Ok(policy)

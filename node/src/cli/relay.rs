@@ -103,7 +103,14 @@ fn place(context: &Context, at: Option<&str>, project: impl FnOnce() -> Result<S
             context.home().node(&name)?;
             MultiAddr::from_argument(&format!("/node/{name}"))
         }
-        Some(at) => values::route(at),
+        Some(at) => {
+            let at = values::route(at)?;
+            if let Some(name) = at.project() {
+                // As above.
+                context.project(Some(name))?;
+            }
+            Ok(at)
+        }
     }
 }
 
@@ -164,9 +171,14 @@ impl Create {
         if status.refused && !self.no_connection_wait {
             // A name that will not be given is not worth keeping.
             client.delete(&item(path::RELAYS, &self.name)).await?;
+            // A ticket is only for who joins: it adds no right to a member's.
             return Err(
-                Error::refused(format!("the relay `{}` was refused: {why}", self.name))
-                    .hint("ask for a ticket with `--relay NAME` for this name, or for another name"),
+                Error::refused(format!("the relay `{}` was refused: {why}", self.name)).hint(format!(
+                    "take another name; or have an administrator give this member the right (portolan project-member \
+                     add IDENTIFIER --relay {}, with the attributes that it has) and run portolan project enroll here: \
+                     within 5 s the node has the right",
+                    self.name
+                )),
             );
         }
         let (terminal, node) = (&context.terminal, client.name());

@@ -39,8 +39,8 @@ const ATTEMPT_INTERVAL: Duration = Duration::from_secs(2);
 /// Limit for one of these attempts. Three of them overlap, so that a slow path works too.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Told why it takes so long.
-pub(crate) type Waiting = Arc<dyn Fn(&str) + Send + Sync>;
+/// Told when nobody has answered for a while.
+pub(crate) type Waiting = Arc<dyn Fn() + Send + Sync>;
 
 /// Opens connections and channels to other nodes. Cheap to clone.
 #[derive(Clone)]
@@ -418,7 +418,7 @@ impl Connector {
                             ended => break ended,
                         },
                         () = tokio::time::sleep(ATTEMPT_INTERVAL) => {
-                            waiting(&format!("nobody answers along {} yet", path.route));
+                            waiting();
                             attempts.push(create(&options));
                         }
                     }

@@ -137,9 +137,11 @@ impl Stripe {
             )
             .await?;
         let (stripe, inlet) = (Arc::clone(self), inlet.clone());
-        appearance.waiting = Some(Arc::new(move |reason: &str| {
+        // The route as it was asked for: people do not know the addresses that it was resolved to.
+        let to = shared.to.to_string();
+        appearance.waiting = Some(Arc::new(move || {
             let reason = format!(
-                "{reason}: its relay or the node behind it is not there, or does not let this node through"
+                "nobody answers at {to} yet: its relay or the node behind it is not there, or does not let this node through"
             );
             inlet.pause_stripe(stripe.index, format!("the outlet cannot be reached: {reason}"));
             *stripe.waiting_for.lock() = Some(reason);
@@ -275,8 +277,8 @@ impl OpenInlet {
             };
             match source.kind() {
                 std::io::ErrorKind::AddrInUse => {
-                    Error::exists(format!("{from} is in use by another process"))
-                        .hint("choose another port, or 0 for a free one")
+                    Error::exists(format!("{from} is in use already"))
+                        .hint("choose another port, or 0 for a free one; `portolan tcp-inlet list` shows this node's inlets")
                 }
                 std::io::ErrorKind::AddrNotAvailable => {
                     Error::invalid(format!("{from} is not an address of this machine"))

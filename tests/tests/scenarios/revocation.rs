@@ -109,6 +109,15 @@ fn refuse_newcomers(inlets: [SocketAddr; 2]) {
 }
 
 #[test]
+fn removing_somebody_who_is_no_member_is_an_error_that_says_so() {
+    let project = Project::start();
+    let typo = format!("I{}", "07".repeat(32));
+    let outcome = project.home.fails(["project-member", "delete", &typo, "--yes"]);
+    assert_eq!(outcome.code, crate::exit::NOT_FOUND, "{outcome}");
+    outcome.says(&["no member", "nobody was removed", "project-member list"]);
+}
+
+#[test]
 fn a_removed_member_loses_idle_portals_on_a_direct_path_and_through_a_relay_within_five_seconds() {
     let project = Project::start();
     let bank = Bank::open(&project);

@@ -144,6 +144,22 @@ fn the_same_machine_may_redeem_its_ticket_again() {
 }
 
 #[test]
+fn a_member_is_told_that_another_ticket_adds_nothing_and_the_ticket_stays_good() {
+    let project = Project::start();
+    let home = Home::new();
+    home.ok([
+        "project",
+        "enroll",
+        &project.ticket(&["--attribute", "role=client"]),
+    ]);
+    let other = project.ticket(&["--attribute", "role=service", "--usage-count", "1"]);
+    let again = home.run(["project", "enroll", &other]);
+    assert!(again.succeeded(), "{again}");
+    again.says(&["changed nothing", "(role=client)", "project-member add"]);
+    Home::new().ok(["project", "enroll", &other]);
+}
+
+#[test]
 fn a_used_ticket_stays_used_and_a_new_one_stays_good_when_the_hub_is_killed_and_started() {
     let project = Project::start();
     let (used, new) = (project.ticket(&[]), project.ticket(&[]));

@@ -186,6 +186,19 @@ pub(crate) async fn join(
                 "`{}` {is} a member of the project `{}`.",
                 identity.record.name, project.name
             ));
+            if matches!(redeemed, Redeemed::AlreadyMember) {
+                // Which project it is for is in every credential.
+                let said = credential.attributes.iter();
+                let has = match attributes(said.filter(|(name, _)| *name != "trust_context_id")) {
+                    none if none.is_empty() => "none".to_owned(),
+                    has => has,
+                };
+                context.terminal.note(format!(
+                    "The ticket changed nothing: a member keeps the attributes that it has ({has}).\nAn administrator changes \
+                     them: portolan project-member add {} --attribute KEY=VALUE …",
+                    identity.record.identifier
+                ));
+            }
             Ok(Joined {
                 identity,
                 project,
