@@ -19,7 +19,9 @@ pub enum Stage {
     /// Services, portals, users' workers.
     #[default]
     Application,
-    /// Secure channels.
+    /// Secure channels that go through another channel, as through that of a relay: their goodbye needs it.
+    InnerChannel,
+    /// Secure channels over a transport connection.
     Channel,
     /// Transports.
     Transport,

@@ -595,7 +595,12 @@ impl Node {
         if self.inner.stopping.swap(true, Ordering::AcqRel) {
             return;
         }
-        for stage in [Stage::Application, Stage::Channel, Stage::Transport] {
+        for stage in [
+            Stage::Application,
+            Stage::InnerChannel,
+            Stage::Channel,
+            Stage::Transport,
+        ] {
             let cells: Vec<_> = self
                 .inner
                 .cells

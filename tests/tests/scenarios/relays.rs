@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use portolan_tests::project::UP_LIMIT;
-use portolan_tests::service::echoes;
+use portolan_tests::service::{connect, echoes, end_of};
 use portolan_tests::{Project, Service, eventually, process, until};
 
 use crate::story::Story;
@@ -218,6 +218,22 @@ fn an_inlet_recovers_when_the_outlets_node_is_killed_and_started() {
     eventually("the portal carries again", Duration::from_secs(30), || {
         echoes(story.inlet)
     });
+}
+
+/// The limits are below the 30 s after which unanswered pings end a path, and no client asks before: only a goodbye is that early.
+#[test]
+fn an_idle_inlet_is_told_when_the_outlets_node_stops_and_closes_clients_until_it_is_back() {
+    let story = Story::told();
+    assert!(echoes(story.inlet));
+    story.bank.home.ok(["node", "stop", "bank"]);
+    let down = eventually("the inlet is down", Duration::from_secs(8), || {
+        !story.analysis.inlet_up("inlet")
+    });
+    println!("down after {down:?}");
+    let mut client = connect(story.inlet);
+    assert!(end_of(&mut client, Duration::from_secs(1)).is_closed());
+    story.bank.home.ok(["node", "start", "bank"]);
+    eventually("the portal carries again", UP_LIMIT, || echoes(story.inlet));
 }
 
 #[test]

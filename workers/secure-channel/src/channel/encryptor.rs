@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_runtime::{AccessControl, Address, Context, Envelope, MAX_HOPS, Message, Route, SendError};
-use portolan_runtime::{MailboxOptions, Payload, Result, Sealing, Stage, WorkerOptions};
+use portolan_runtime::{MailboxOptions, Payload, Result, Sealing, WorkerOptions};
 use tokio::sync::watch;
 
+use super::handshake::stage;
 use super::{CloseReason, State, Traffic};
 use crate::aead::TAG_LEN;
 use crate::credentials::CurrentCredential;
@@ -102,7 +103,8 @@ impl Encryptor {
             .terminal()
             .peer(Arc::clone(&self.state.peer))
             .flow_alias(Arc::clone(&self.state.flow));
-        let options = WorkerOptions::with_mailbox(mailbox).stage(Stage::Channel);
+        let stage = stage(decryptor.node(), self.state.route.lock().next());
+        let options = WorkerOptions::with_mailbox(mailbox).stage(stage);
         decryptor.start_task(options, |ctx| self.run(ctx))
     }
 

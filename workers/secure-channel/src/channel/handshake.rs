@@ -5,8 +5,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use portolan_identity::Identity;
 use portolan_runtime::{
-    AccessControl, Address, Context, Flow, MailboxOptions, Peer, PeerIdentifier, Placement, Route, Stage,
-    WorkerOptions,
+    AccessControl, Address, Context, Flow, MailboxOptions, Node, Peer, PeerIdentifier, Placement, Route,
+    Stage, WorkerOptions,
 };
 use tokio::sync::watch;
 
@@ -49,8 +49,16 @@ pub(super) fn worker_options(
     let arbiter = over.and_then(|hop| shared.node.arbiter_of(hop));
     WorkerOptions::with_mailbox(remote)
         .mailbox(internal)
-        .stage(Stage::Channel)
+        .stage(stage(&shared.node, over))
         .placement(arbiter.map_or_else(Placement::default, Placement::Index))
+}
+
+/// When a channel whose records begin their way at `over` stops with its node: before the channel that carries it, if one does.
+pub(super) fn stage(node: &Node, over: Option<&Address>) -> Stage {
+    match over.and_then(|hop| node.peer_of(hop)) {
+        Some(_) => Stage::InnerChannel,
+        None => Stage::Channel,
+    }
 }
 
 /// A handshake that has succeeded.
