@@ -439,6 +439,13 @@ claim_only_the_service() {
             fail "$client got an answer from $worker on the node of $service: $(cat "$work/only.log")"
         fi
     done
+    # Nobody sends anything: a service behind an outlet of that name would keep the connection open.
+    portolan_at "$client" tcp-inlet create other --from 127.0.0.1:7999 --to other-outlet --via "$relay" >"$work/only.log" 2>&1 ||
+        fail "$client cannot make a second inlet: $(cat "$work/only.log")"
+    # shellcheck disable=SC2016 # the inner shell expands it
+    in_company "$client" timeout 15 bash -c 'exec 3<>/dev/tcp/127.0.0.1/7999; [ -z "$(head -c 1 <&3)" ]' 2>"$work/only.log" </dev/null ||
+        fail "$client got to another outlet on the node of $service"
+    portolan_at "$client" tcp-inlet delete other --yes >"$work/only.log" 2>&1 || fail "$client keeps the second inlet: $(cat "$work/only.log")"
     if portolan_at "$client" relay create "of-$client" --at "$node" >"$work/only.log" 2>&1; then
         fail "$client made a relay on the node of $service"
     fi
