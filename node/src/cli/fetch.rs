@@ -141,7 +141,14 @@ fn parsed(url: &str) -> Result<Uri> {
 
 /// Where a `Location` leads, which may leave out what stays.
 fn resolve(from: &Uri, location: &str) -> Result<Uri> {
-    if location.contains("://") {
+    // One in the query (`/login?next=https://...`) is not that of the location.
+    let has_scheme = location.split_once("://").is_some_and(|(scheme, _)| {
+        scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+    });
+    if has_scheme {
         return parsed(location);
     }
     let scheme = from.scheme_str().unwrap_or("https");
@@ -249,6 +256,18 @@ async fn exchange(
 mod tests {
     use super::*;
     use std::io::{Read, Write};
+
+    #[test]
+    fn a_url_in_the_query_of_a_location_is_not_where_it_leads() {
+        let from = parsed("http://here/a/c.yaml").unwrap();
+        let leads = |location| resolve(&from, location).unwrap().to_string();
+        assert_eq!(
+            leads("/login?next=https://x/y"),
+            "http://here/login?next=https://x/y"
+        );
+        assert_eq!(leads("d?next=https://x/y"), "http://here/a/d?next=https://x/y");
+        assert_eq!(leads("https://x/y"), "https://x/y");
+    }
 
     /// A server that says these things, one to each connection; its address.
     fn server(answers: &'static [&'static str]) -> String {

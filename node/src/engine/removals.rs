@@ -41,6 +41,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// Pause after an authority that did not answer at all, such as a stock one, which does not know the question.
 const UNANSWERED_PAUSE: Duration = Duration::from_secs(60);
+/// A question that waits and comes back without news sooner than this is not asked again before [`EMPTY_PAUSE`].
+const SOON: Duration = Duration::from_secs(1);
+const EMPTY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Up to a quarter more or less, so that many nodes do not come at once.
 fn spread(pause: Duration) -> Duration {
@@ -235,6 +238,7 @@ impl Removals {
                 // The first answer comes at once, and shows that the question is understood.
                 wait: if *answered { WAIT } else { 0 },
             };
+            let asked = tokio::time::Instant::now();
             let answer = tokio::select! {
                 answer = client.removals(&question) => answer,
                 reason = path.lost() => return failed(&reason),
@@ -247,8 +251,15 @@ impl Removals {
                 Err(error) => return failed(&error),
             };
             *answered = true;
+            let news = !told.removals.is_empty();
             self.take(membership, connector, &authority, told.last, told.removals)
                 .await;
+            if came_back_at_once(question.wait, news, asked.elapsed()) {
+                tokio::select! {
+                    () = tokio::time::sleep(spread(EMPTY_PAUSE) + EMPTY_PAUSE) => {}
+                    reason = path.lost() => return failed(&reason),
+                }
+            }
         }
     }
 
@@ -274,11 +285,25 @@ impl Removals {
     }
 }
 
+/// Whether the authority answers questions that should wait without waiting and without news.
+fn came_back_at_once(wait: u64, news: bool, took: Duration) -> bool {
+    wait > 0 && !news && took < SOON
+}
+
 #[cfg(test)]
 mod tests {
     use portolan_identity::Attributes;
 
     use super::*;
+
+    #[test]
+    fn only_a_waiting_question_that_comes_back_at_once_without_news_is_paced() {
+        let soon = Duration::from_millis(5);
+        assert!(came_back_at_once(WAIT, false, soon));
+        assert!(!came_back_at_once(WAIT, true, soon));
+        assert!(!came_back_at_once(0, false, soon));
+        assert!(!came_back_at_once(WAIT, false, Duration::from_secs(WAIT)));
+    }
 
     #[test]
     fn an_authority_cuts_off_whom_it_has_credited_and_nobody_elses_members() {

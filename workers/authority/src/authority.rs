@@ -423,14 +423,23 @@ impl Authority {
         })
     }
 
-    /// The record of a member, without asking who wants to know: for issuing its credential.
+    /// The record of a member that is about to get a credential, and how that is dated: `now`, or a second after its last removal.
+    /// The date is kept first, so that a removal voids the credential even if the clock is set back in between.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn lookup(&self, member: &Identifier) -> Result<Option<(Member, Option<Revocation>)>, StoreError> {
-        self.store.read(|tx| match tx.member(member)? {
-            Some(record) => Ok(Some((record, tx.revocation(member)?))),
-            None => Ok(None),
+    pub fn prepare_credential(
+        &self,
+        member: &Identifier,
+        now: u64,
+    ) -> Result<Option<(Member, u64)>, StoreError> {
+        self.store.write(|tx| {
+            let Some(record) = tx.member(member)? else {
+                return Ok(None);
+            };
+            let created_at = issue_time(tx.revocation(member)?.as_ref(), now);
+            tx.note_issued(member, created_at)?;
+            Ok(Some((record, created_at)))
         })
     }
 
@@ -544,6 +553,15 @@ impl Authority {
             Some(_) => Ok(()),
             None => Err(Refusal::UnauthorizedMember),
         }
+    }
+}
+
+/// Credentials of the second in which a member was removed, and earlier ones, are void. One that joined again
+/// within that second gets a credential of the next; verifiers accept a minute of the future.
+fn issue_time(removed: Option<&Revocation>, now: u64) -> u64 {
+    match removed {
+        Some(removed) if now <= removed.revoked_at => removed.revoked_at.saturating_add(1),
+        _ => now,
     }
 }
 

@@ -12,7 +12,6 @@ use crate::attributes::{RELAY, TLS_CERTIFICATE, TRUST_CONTEXT_ID};
 use crate::authority::Authority;
 use crate::refusal::Refusal;
 use crate::rules::Caller;
-use crate::store::Revocation;
 
 /// Seconds that a credential lives by default: one hour. Removing a member takes effect at the latest when
 /// its credential ends, so it should end soon; the reference's 30 days are
@@ -121,9 +120,11 @@ impl Issuer {
             let attributes = self.attributes([(RELAY, "*"), (TLS_CERTIFICATE, "true")].into_iter())?;
             return self.sign(subject, attributes, now);
         }
-        let (member, removed) = authority.lookup(subject)?.ok_or(Refusal::UnauthorizedMember)?;
+        let (member, created_at) = authority
+            .prepare_credential(subject, now)?
+            .ok_or(Refusal::UnauthorizedMember)?;
         let attributes = self.attributes(member.attributes.iter())?;
-        self.sign(subject, attributes, issue_time(removed.as_ref(), now))
+        self.sign(subject, attributes, created_at)
     }
 
     fn attributes<'a>(
@@ -184,14 +185,5 @@ impl Issuer {
             self.settings.ttl,
         )
         .map_err(|e| failed(&e))
-    }
-}
-
-/// Credentials of the second in which a member was removed, and earlier ones, are void. One that joined again
-/// within that second gets a credential of the next; verifiers accept a minute of the future.
-fn issue_time(removed: Option<&Revocation>, now: u64) -> u64 {
-    match removed {
-        Some(removed) if now <= removed.revoked_at => removed.revoked_at.saturating_add(1),
-        _ => now,
     }
 }

@@ -233,6 +233,20 @@ async fn a_member_that_asks_without_end_takes_nobodys_place() {
 }
 
 #[tokio::test]
+async fn four_questions_of_a_member_wait_at_a_time() {
+    let hub = Hub::start();
+    let ctx = hub.context();
+    let client = hub.client(&ctx, 2).with_timeout(Duration::from_secs(2));
+    let question = after(0, 1);
+    let asking = (0..6).map(|_| Box::pin(client.removals(&question)));
+    let answers = futures_util::future::join_all(asking).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 4);
+    // Their places are free again.
+    client.removals(&question).await.expect("a member");
+    hub.node.stop().await;
+}
+
+#[tokio::test]
 async fn a_member_learns_which_attributes_nobody_has() {
     let hub = Hub::start();
     let ctx = hub.context();

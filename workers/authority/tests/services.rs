@@ -16,7 +16,7 @@ use portolan_authority::protocol::{
     CREDENTIAL_ISSUER, CreateToken, DIRECT_AUTHENTICATOR, MEMBER_SERVICE, TOKEN_ACCEPTOR, TOKEN_ISSUER,
 };
 use portolan_authority::refusal::CodeRefusal;
-use portolan_authority::rules::RoleSettings;
+use portolan_authority::rules::{Caller, RoleSettings};
 use portolan_authority::services::{AccountAuthority, Running, Services};
 use portolan_authority::store::Store;
 use portolan_identity::{
@@ -558,6 +558,29 @@ async fn a_member_that_is_removed_twice_within_a_second_has_no_credential_that_c
             removals[0].revoked_at
         );
     }
+    hub.node.stop().await;
+}
+
+#[tokio::test]
+async fn a_credential_of_before_the_clock_was_set_back_does_not_outlive_the_removal() {
+    let hub = Hub::start();
+    let ctx = hub.context();
+    let (admin, member) = (hub.client(&ctx, ADMIN), hub.client(&ctx, 2));
+    admin
+        .add_member(&id(2), attributes(&[]))
+        .await
+        .expect("an administrator");
+    let credential = member
+        .credential(&id(2), &hub.identity, NOW)
+        .await
+        .expect("a member");
+    let created = credential.credential.read().expect("just issued").created_at;
+    let who = Caller::new(id(ADMIN));
+    hub.authority
+        .delete_member(&who, &id(2), created - 100)
+        .expect("an administrator");
+    let removals = hub.authority.revocations_after(0, 9).expect("a store in memory");
+    assert_eq!(removals[0].revoked_at, created);
     hub.node.stop().await;
 }
 

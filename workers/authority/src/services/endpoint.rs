@@ -29,6 +29,9 @@ const MAX_PENDING: usize = 512;
 /// The same for one peer, so that one that floods, or takes no answers, is alone in being dropped.
 const MAX_PENDING_OF_PEER: usize = 32;
 
+/// Requests of one peer that may wait, for half a minute each: few, so that many peers together do not take every place.
+const MAX_WAITING_OF_PEER: usize = 4;
+
 /// Requests of one service that use the database at the same time. They take turns there anyway.
 const MAX_AT_WORK: usize = 4;
 
@@ -78,6 +81,8 @@ pub(super) trait Service: Send + Sync + 'static {
 pub(super) struct Endpoint {
     shared: Arc<Shared>,
     pending: Arc<Mutex<Pending>>,
+    /// Those of them that may wait.
+    waiting: Arc<Mutex<Pending>>,
 }
 
 /// Who waits for how many answers. `None` stands for senders inside this node.
@@ -97,11 +102,12 @@ impl Permit {
     fn acquire(
         pending: &Arc<Mutex<Pending>>,
         max_pending: usize,
+        max_of_peer: usize,
         peer: Option<PeerIdentifier>,
     ) -> Option<Self> {
         let mut counts = pending.lock();
         let of_peer = counts.of_peer.get(&peer).copied().unwrap_or(0);
-        if counts.total >= max_pending || of_peer >= MAX_PENDING_OF_PEER {
+        if counts.total >= max_pending || of_peer >= max_of_peer {
             return None;
         }
         counts.total += 1;
@@ -140,6 +146,7 @@ impl Endpoint {
         Self {
             shared: Arc::new(shared),
             pending: Arc::default(),
+            waiting: Arc::default(),
         }
     }
 }
@@ -154,7 +161,12 @@ impl SyncWorker for Endpoint {
             return Ok(());
         };
         let peer = local.peer.map(|peer| peer.identifier);
-        let Some(permit) = Permit::acquire(&self.pending, self.shared.service.max_pending(), peer) else {
+        let Some(permit) = Permit::acquire(
+            &self.pending,
+            self.shared.service.max_pending(),
+            MAX_PENDING_OF_PEER,
+            peer,
+        ) else {
             tracing::debug!(?peer, service = %ctx.address(), "request dropped: too many answers of this service are not yet taken");
             return Ok(());
         };
@@ -166,6 +178,18 @@ impl SyncWorker for Endpoint {
                 Err(malformed.answer())
             }
         };
+        let mut place = None;
+        if task
+            .as_ref()
+            .is_ok_and(|(_, request)| self.shared.service.may_wait(request))
+        {
+            let max = self.shared.service.max_pending();
+            place = Permit::acquire(&self.waiting, max, MAX_WAITING_OF_PEER, peer);
+            if place.is_none() {
+                tracing::debug!(?peer, service = %ctx.address(), "request dropped: the peer has too many that wait");
+                return Ok(());
+            }
+        }
         let shared = Arc::clone(&self.shared);
         let service = ctx.address().clone();
         let first_hop = first.clone();
@@ -178,7 +202,7 @@ impl SyncWorker for Endpoint {
             });
         let gone = ctx.node().ended(&first_hop);
         ctx.start_task(options, move |mut ctx| async move {
-            let _permit = permit;
+            let _permits = (permit, place);
             let stopping = ctx.stopping();
             let response = match task {
                 Ok((peer, request)) => tokio::select! {

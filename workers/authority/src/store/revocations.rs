@@ -26,10 +26,15 @@ impl Tx<'_> {
     /// # Errors
     /// [`StoreError`].
     pub fn put_revocation(&self, member: &Identifier, by: &Identifier, now: u64) -> Result<(), StoreError> {
-        let revoked_at = match self.revocation(member)? {
+        let removed_before = match self.revocation(member)? {
             Some(before) => now.max(before.revoked_at.saturating_add(1)),
             None => now,
         };
+        // The clock may have been set back since a credential was issued.
+        let revoked_at = removed_before.max(self.last_issued(member)?.unwrap_or(0));
+        self.sql
+            .prepare_cached("DELETE FROM authority_issued WHERE authority = ?1 AND member = ?2")?
+            .execute(params![self.authority(), member.as_bytes()])?;
         self.sql
             .prepare_cached(
                 "INSERT OR REPLACE INTO authority_revocation (authority, member, serial, revoked_at, revoked_by)
@@ -50,6 +55,31 @@ impl Tx<'_> {
             )?
             .execute(params![self.authority(), to_sql(MAX_REVOCATIONS)])?;
         Ok(())
+    }
+
+    /// Keeps that `member` gets a credential that is dated `created_at`, so that a removal voids it whatever the clock says then.
+    /// Forgotten with the removal: there are no more of these than members.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn note_issued(&self, member: &Identifier, created_at: u64) -> Result<(), StoreError> {
+        self.sql
+            .prepare_cached(
+                "INSERT INTO authority_issued (authority, member, last) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (authority, member) DO UPDATE SET last = max(last, excluded.last)",
+            )?
+            .execute(params![self.authority(), member.as_bytes(), to_sql(created_at)])?;
+        Ok(())
+    }
+
+    /// The latest date of a credential that `member` got since it was last removed.
+    fn last_issued(&self, member: &Identifier) -> Result<Option<u64>, StoreError> {
+        let last: Option<i64> = self
+            .sql
+            .prepare_cached("SELECT last FROM authority_issued WHERE authority = ?1 AND member = ?2")?
+            .query_row(params![self.authority(), member.as_bytes()], |row| row.get(0))
+            .optional()?;
+        Ok(last.map(from_sql))
     }
 
     /// The last removal of `member`, whether or not it is a member again.

@@ -54,6 +54,16 @@ const VERSION_1: &str = "
     CREATE INDEX authority_revocation_serial ON authority_revocation (authority, serial);
 ";
 
+/// Came later. Programs that do not know it can still use the database.
+const ISSUED: &str = "
+    CREATE TABLE IF NOT EXISTS authority_issued (
+        authority BLOB NOT NULL,
+        member BLOB NOT NULL,
+        last INTEGER NOT NULL,
+        PRIMARY KEY (authority, member)
+    ) STRICT, WITHOUT ROWID;
+";
+
 /// Creates the tables, or brings older ones up to date. Two processes may do it at the same time.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -74,6 +84,7 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
             known: VERSION,
         });
     }
+    tx.execute_batch(ISSUED)?;
     tx.commit()?;
     Ok(())
 }
