@@ -208,9 +208,7 @@ impl Hub {
     }
 
     fn find(&mut self) -> Result<(), Failure> {
-        self.process = process::of_home(&self.home)
-            .into_iter()
-            .next()
+        self.process = wait::until(READY, || process::of_home(&self.home).into_iter().next())
             .ok_or_else(|| Failure("the project node has no process".into()))?;
         Ok(())
     }
@@ -221,8 +219,9 @@ impl Hub {
     /// When a command fails, with what it said.
     pub fn restart(&mut self) -> Result<Instant, Failure> {
         process::kill(self.process);
-        wait::until(READY, || (!process::is_alive(self.process)).then_some(()))
-            .ok_or_else(|| Failure("the project node does not end".into()))?;
+        // Not only ended but gone: until somebody has taken note of its end, its number is in use.
+        let gone = || (!FilePath::new(&format!("/proc/{}", self.process)).exists()).then_some(());
+        wait::until(READY, gone).ok_or_else(|| Failure("the project node does not end".into()))?;
         let start = Instant::now();
         run(&self.binary, &self.home, &["node", "start", "project-default"])?;
         self.find()?;
