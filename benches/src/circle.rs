@@ -18,8 +18,8 @@ use crate::load::Failure;
 pub const TURN: &str = "turn";
 /// Nothing comes round in so long a time: the circle is broken.
 const STUCK: Duration = Duration::from_secs(60);
-/// Bytes that the turn writes into each message: how often to go round (in the first), and its number.
-pub const SMALLEST: usize = 16;
+/// Bytes that the turn writes into each message: its number.
+pub const SMALLEST: usize = 8;
 
 /// What circles.
 #[derive(Debug, Clone, Copy)]
@@ -51,11 +51,10 @@ pub struct Circle {
     node: Node,
     turn: Address,
     starter: Address,
-    load: Load,
     done: mpsc::Receiver<Result<Instant, Broken>>,
 }
 
-/// The mailbox from which the first messages of a circle come.
+/// The mailbox from which the order to begin comes.
 fn starter_of(turn: &Address) -> Address {
     format!("starter of {turn}").as_str().into()
 }
@@ -69,6 +68,7 @@ struct Broken {
 
 struct Turn {
     way: Way,
+    starter: Address,
     load: Load,
     left: u64,
     waiting: usize,
@@ -95,8 +95,10 @@ impl Circle {
         let options = WorkerOptions::new(&address)
             .incoming(way.incoming.clone())
             .placement(placement);
+        let starter = starter_of(&address);
         let turn = Turn {
             way,
+            starter: starter.clone(),
             load,
             left: 0,
             waiting: 0,
@@ -106,9 +108,8 @@ impl Circle {
         node.start_sync_worker(options, turn)?;
         Ok(Self {
             node: node.clone(),
-            starter: starter_of(&address),
+            starter,
             turn: address,
-            load,
             done,
         })
     }
@@ -128,23 +129,12 @@ impl Circle {
     /// # Errors
     /// When the first cannot be sent.
     pub fn begin(&self, turns: u64) -> Result<(), Failure> {
-        let (node, load) = (self.node.clone(), self.load);
+        let node = self.node.clone();
         let (turn, starter) = (self.turn.clone(), self.starter.clone());
         let sent = self.node.block_on(move || async move {
             let mut context = node.context(starter)?;
-            for number in 0..load.in_flight as u64 {
-                let mut payload = Payload::with_capacity(load.size);
-                let count = if number == 0 { turns } else { 0 };
-                payload.append(&count.to_le_bytes());
-                payload.append(&number.to_le_bytes());
-                for _ in SMALLEST..load.size {
-                    payload.append(&[FILLING]);
-                }
-                context
-                    .send_message(Message::new(&turn, Route::new(), payload))
-                    .await?;
-            }
-            Ok::<(), portolan_runtime::Error>(())
+            let order = Message::new(&turn, Route::new(), turns.to_le_bytes().as_slice());
+            context.send_message(order).await
         });
         sent.and_then(std::convert::identity).map_err(Failure::of)
     }
@@ -181,13 +171,30 @@ impl Circle {
 const FILLING: u8 = 7;
 
 impl Turn {
+    /// The number of a message that is as it was sent.
     fn number(&self, payload: &[u8]) -> Option<u64> {
-        let number = payload.get(8..SMALLEST)?;
+        let (number, filling) = payload.split_at_checked(SMALLEST)?;
         // The first and the last byte of the filling: this must not be what is measured.
         let intact = payload.len() == self.load.size
-            && payload[SMALLEST..].first().is_none_or(|&byte| byte == FILLING)
-            && payload[SMALLEST..].last().is_none_or(|&byte| byte == FILLING);
+            && filling.first().is_none_or(|&byte| byte == FILLING)
+            && filling.last().is_none_or(|&byte| byte == FILLING);
         intact.then(|| u64::from_le_bytes(number.try_into().unwrap_or_default()))
+    }
+
+    /// Sends the first messages, all in one turn, so that none comes round before the last has begun.
+    fn begin(&mut self, ctx: &mut Context, order: &[u8]) -> Result<()> {
+        self.left = order.try_into().map(u64::from_le_bytes).unwrap_or_default();
+        self.expected = 0;
+        for number in 0..self.load.in_flight as u64 {
+            let mut payload = Payload::with_capacity(self.load.size);
+            payload.append(&number.to_le_bytes());
+            while payload.len() < self.load.size {
+                let missing = self.load.size - payload.len();
+                payload.append(&[FILLING; 1024][..missing.min(1024)]);
+            }
+            ctx.forward(Message::new(&self.way.onward, &self.way.back, payload))?;
+        }
+        Ok(())
     }
 }
 
@@ -201,6 +208,9 @@ impl SyncWorker for Turn {
 
     fn handle(&mut self, ctx: &mut Context, envelope: Envelope) -> Result<()> {
         let mut message = envelope.message;
+        if envelope.source == self.starter {
+            return self.begin(ctx, message.payload.as_slice());
+        }
         let number = self.number(message.payload.as_slice());
         if number != Some(self.expected) {
             let broken = Broken {
@@ -211,25 +221,17 @@ impl SyncWorker for Turn {
             return Ok(());
         }
         self.expected += 1;
-        let bytes = message.payload.as_mut_slice();
-        let count = u64::from_le_bytes(bytes[..8].try_into().unwrap_or_default());
-        if count > 0 {
-            // The first of the first messages.
-            self.left = count;
-            bytes[..8].fill(0);
-        }
         if self.left == 0 {
             self.waiting += 1;
             if self.waiting == self.load.in_flight {
                 self.waiting = 0;
-                self.expected = 0;
                 let _ = self.done.try_send(Ok(Instant::now()));
             }
             return Ok(());
         }
         self.left -= 1;
         let next = self.expected - 1 + self.load.in_flight as u64;
-        message.payload.as_mut_slice()[8..SMALLEST].copy_from_slice(&next.to_le_bytes());
+        message.payload.as_mut_slice()[..SMALLEST].copy_from_slice(&next.to_le_bytes());
         message.onward = self.way.onward.clone();
         message.back = self.way.back.clone();
         message.local = Default::default();
@@ -355,7 +357,7 @@ mod tests {
         .unwrap();
         let failure = circle.run(1000).unwrap_err();
         assert!(
-            failure.0.contains("message 4 had to come round, 5 did"),
+            failure.0.contains("message 0 had to come round, 1 did"),
             "{failure}"
         );
         node.stop_blocking();
