@@ -77,13 +77,17 @@ impl Flows {
         })
     }
 
-    /// Messages of 16 KiB that are sealed and opened.
+    /// Messages of 16 KiB that are sealed, go over TCP from the node to itself, and are opened; a connection and a channel for
+    /// each flow.
     fn channels(arbiters: usize, messages: u64) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let party = Party::new(arbiters)?;
         let listener = party.listen()?;
+        let listening = runtime.block_on(party.listen_tcp())?;
+        listener.accept_from(listening.flow());
+        let address = listening.local().to_string();
         let load = Load {
             in_flight: 16,
             size: 16 * 1024,
@@ -92,7 +96,11 @@ impl Flows {
         for flow in 0..FLOWS {
             let turn: portolan_runtime::Address = format!("turn{flow}").as_str().into();
             listener.add_consumer(&turn);
-            let channel = runtime.block_on(party.channel("api"))?;
+            let channel = runtime.block_on(async {
+                let connecting = party.tcp.connect_on(&address, Placement::Index(flow));
+                let connection = connecting.await.map_err(Failure::of)?;
+                party.channel(route![connection.sender(), "api"]).await
+            })?;
             let way = Way {
                 onward: route![channel.address(), &turn],
                 turn,
@@ -148,7 +156,7 @@ pub fn run(binary: &Path, plan: &Plan) -> Result<Vec<Check>, Failure> {
     type Make = fn(usize, u64) -> Result<Flows, Failure>;
     let cases: [(&str, Make); 2] = [
         ("a hop with a mailbox, 64 bytes", Flows::hops),
-        ("sealed and opened, 16 KiB", Flows::channels),
+        ("sealed, over TCP, opened, 16 KiB", Flows::channels),
     ];
     for (name, make) in cases {
         let flows = [make(1, plan.messages)?, make(2, plan.messages)?];

@@ -174,11 +174,12 @@ fn run(arguments: &Arguments) -> Result<Vec<Check>, Failure> {
             stalls::run(&binary, &plan, arguments.only.as_deref())
         }
         Some(Command::Cores) => {
-            let plan = if quick {
+            let mut plan = if quick {
                 cores::Plan::QUICK
             } else {
                 cores::Plan::DEFAULT
             };
+            plan.rounds = arguments.rounds.unwrap_or(plan.rounds).max(1);
             cores::run(&binary, &plan)
         }
         Some(Command::RelayScale { members, draw }) => {
