@@ -30,6 +30,8 @@ const GOODBYE: Duration = Duration::from_millis(200);
 /// How long the authority may wait for a removal before it answers that there is none. Shorter than what firewalls forget
 /// connections after.
 const WAIT: u64 = 25;
+/// How long a removal waits to be written before it counts.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the authority may take beyond that.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Limit for connection and channel.
@@ -274,14 +276,24 @@ impl Removals {
         if removals.is_empty() && last == membership.last_removal() {
             return;
         }
-        // It counts before it is written.
+        // Written first, so that whoever is cut off stays cut off should the node end now. A home that cannot be written must not
+        // keep anybody in, though.
+        let removals = Arc::new(removals);
+        let (home, of, kept) = (
+            connector.home.clone(),
+            authority.to_string(),
+            Arc::clone(&removals),
+        );
+        let writing = blocking(move || home.database()?.put_removals(&of, last, &kept, now()));
+        let problem = match tokio::time::timeout(WRITE_TIMEOUT, writing).await {
+            Ok(written) => written.err().map(|error| error.to_string()),
+            Err(_) => Some(format!("writing takes longer than {} s", WRITE_TIMEOUT.as_secs())),
+        };
+        if let Some(problem) = problem {
+            tracing::warn!("who was removed may not be kept for the next start: {problem}");
+        }
         self.cut_off(self.void(authority, &removals).credited);
         membership.set_last_removal(last);
-        let (home, authority) = (connector.home.clone(), authority.to_string());
-        let kept = blocking(move || home.database()?.put_removals(&authority, last, &removals, now())).await;
-        if let Err(error) = kept {
-            tracing::warn!("who was removed cannot be kept for the next start: {error}");
-        }
     }
 }
 
