@@ -5,103 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_portal::protocol::{Offer, PortalMessage, payload_header};
-use portolan_portal::{FailureKind, Inlet, InletOptions, Outlet, OutletOptions};
-use portolan_runtime::{
-    AccessControl, Context, Denial, Message, Node, Payload, Routed, WorkerOptions, route,
-};
-use portolan_tcp::{TcpConnection, TcpOptions, TcpTransport};
+use portolan_portal::{FailureKind, InletOptions, OutletOptions};
+use portolan_runtime::{AccessControl, Context, Denial, Message, Payload, WorkerOptions, route};
+use portolan_tcp::{TcpOptions, TcpTransport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..1000 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("not within 10 s: {what}");
-}
+use crate::world::*;
 
-/// Fails instead of hanging.
-async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future)
-        .await
-        .unwrap_or_else(|_| panic!("not within 20 s: {what}"))
-}
-
-struct World {
-    near: Node,
-    far: Node,
-    far_tcp: TcpTransport,
-    connection: TcpConnection,
-    inlet: Inlet,
-    outlet: Outlet,
-    target: TcpListener,
-}
-
-async fn world_with(inlet: InletOptions, outlet: OutletOptions) -> World {
-    let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (near, far) = (Node::new().unwrap(), Node::new().unwrap());
-    let far_tcp = TcpTransport::new(&far, TcpOptions::default());
-    let listener = far_tcp.listen("127.0.0.1:0").await.unwrap();
-    let outlet = Outlet::start(&far, "outlet", &target.local_addr().unwrap().to_string(), outlet).unwrap();
-    far.add_consumer(listener.flow(), outlet.address());
-    let connection = TcpTransport::new(&near, TcpOptions::default())
-        .connect(&listener.local().to_string())
-        .await
-        .unwrap();
-    let inlet = Inlet::start(&near, "127.0.0.1:0", inlet).await.unwrap();
-    inlet.connect(route![connection.sender(), "outlet"]);
-    World {
-        near,
-        far,
-        far_tcp,
-        connection,
-        inlet,
-        outlet,
-        target,
-    }
-}
-
-async fn world() -> World {
-    world_with(InletOptions::default(), OutletOptions::default()).await
-}
-
-impl World {
-    async fn pair(&self) -> (TcpStream, TcpStream) {
-        let client = TcpStream::connect(self.inlet.local()).await.unwrap();
-        let (server, _) = soon("the target is connected to", self.target.accept())
-            .await
-            .unwrap();
-        (client, server)
-    }
-
-    async fn stop(self) {
-        self.near.stop().await;
-        self.far.stop().await;
-    }
-}
-
-fn pattern(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..length)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as u8
-        })
-        .collect()
-}
-
-async fn transfer(from: &mut TcpStream, to: &mut TcpStream, bytes: &[u8]) {
-    let mut received = vec![0; bytes.len()];
-    let (sent, read) = tokio::join!(from.write_all(bytes), to.read_exact(&mut received));
-    sent.unwrap();
-    read.unwrap();
-    assert!(received == bytes, "the bytes differ");
-}
+mod world;
 
 #[tokio::test]
 async fn bytes_arrive_once_and_in_order_in_both_directions() {
@@ -423,26 +335,6 @@ async fn a_policy_that_changes_closes_an_open_connection_and_leaves_no_hole() {
 }
 
 // What follows plays a stock peer, or a broken one, by hand.
-
-/// Plays an inlet without extensions: sends a Ping along the connection, returns the answers.
-async fn stock_inlet(world: &World) -> Context {
-    let mut peer = world.near.context(WorkerOptions::new("stock-inlet")).unwrap();
-    world
-        .near
-        .add_consumer(world.connection.flow(), &"stock-inlet".into());
-    let ping = Message::new(
-        route![world.connection.sender(), "outlet"],
-        "stock-inlet",
-        [0u8].as_slice(),
-    );
-    peer.send_message(ping).await.unwrap();
-    peer
-}
-
-async fn receive(peer: &mut Context) -> (Vec<u8>, portolan_runtime::Route) {
-    let message: Routed<Vec<u8>> = soon("a portal message", peer.receive()).await.unwrap();
-    (message.payload().to_vec(), message.return_route().clone())
-}
 
 #[tokio::test]
 async fn a_stock_inlet_sees_the_stock_protocol_and_nothing_else() {
