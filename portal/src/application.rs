@@ -86,11 +86,6 @@ impl Arrived {
         self.bytes
     }
 
-    /// Messages that wait.
-    pub(crate) fn messages(&self) -> usize {
-        self.frames.len()
-    }
-
     /// Writes what the socket takes, and tells the length of each message that was written to its end. Ready with the
     /// number of bytes; pending when the socket takes nothing more.
     pub(crate) fn poll_write(
@@ -118,6 +113,21 @@ impl Arrived {
         }
         self.take(written, delivered);
         Poll::Ready(Ok(written))
+    }
+
+    /// Writes of the first message what the socket takes now, whether or not it was said to take anything; see
+    /// [`Socket::write_now`].
+    pub(crate) fn write_now(
+        &mut self,
+        socket: &mut Socket,
+        delivered: impl FnMut(usize),
+    ) -> io::Result<usize> {
+        let Some(first) = self.frames.front() else {
+            return Ok(0);
+        };
+        let written = socket.write_now(first.as_slice())?;
+        self.take(written, delivered);
+        Ok(written)
     }
 
     fn take(&mut self, mut written: usize, mut delivered: impl FnMut(usize)) {

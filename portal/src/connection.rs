@@ -6,11 +6,13 @@
 //! as the window goes, which is smaller than what may wait here. So a slow application never makes the channel wait, and a
 //! channel that takes nothing never keeps what comes in from the application.
 //!
-//! With a stock peer, which knows no window, the connection takes up to [`STOCK_BUFFER`] and then leaves messages where they
-//! are, in its mailbox, and then in the channel; an application that takes nothing at all meanwhile is closed after [`STALL`].
+//! With a stock peer, which knows no window, the connection takes up to [`crate::stream::STOCK_BUFFER`] and then leaves messages
+//! where they are, in its mailbox, and then in the channel; an application that takes nothing at all meanwhile is closed
+//! after [`STALL`], and after [`GRACE`] if the channel waits.
 //!
 //! A connection of which nothing is heard holds no buffer and no queue.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,7 +26,7 @@ use portolan_runtime::{
 };
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::application::{Arrived, GATHERED, Reader, SMALL_CHUNK};
 use crate::early::Entry;
@@ -32,22 +34,21 @@ use crate::gate::Refused;
 use crate::protocol::{PortalMessage, Reason, payload_header};
 use crate::socket::Socket;
 use crate::status::{FailureKind, Open};
-use crate::stream::{Event, MESSAGE_COST, Role, Stream};
+use crate::stream::{Beat, Event, Role, Stream, WORTHWHILE};
 
-/// What is taken from a stock peer for an application that does not read, in bytes; what comes then waits in the
-/// connection's mailbox, which holds 1 MiB.
-const STOCK_BUFFER: usize = 1024 * 1024;
-/// And so many messages.
-const STOCK_MESSAGES: usize = STOCK_BUFFER / MESSAGE_COST;
 /// How long an application may take nothing while its buffer is full, with a peer that knows no window.
 const STALL: Duration = Duration::from_secs(30);
+/// The same while the channel waits, and with it all others that use it.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often is looked whether it does: nobody tells.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long what is said last may wait for a path that takes nothing.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// After our application's end, how long a stock peer may still send what is in flight.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long the application may take nothing of the last bytes of an ended stream.
 const LAST_WRITE: Duration = Duration::from_secs(60);
-/// Less credit than this is not worth a message of its own.
-const WORTHWHILE: usize = 16 * 1024;
-/// And this before the Pong.
+/// Less than this is not worth a message of its own before the Pong.
 const WORTHWHILE_EARLY: usize = 1024;
 /// How often an end that knows windows gives a sign of life, a credit of nothing: through a relay nobody else would
 /// tell that the other node is gone.
@@ -120,8 +121,8 @@ enum Due {
     Opened,
     /// A stock peer has had its time after our end.
     Lingered,
-    /// The application must have taken something.
-    Stalled,
+    /// The application must have taken something; looked at so many times.
+    Stalled(u8),
     /// The last bytes must have been written.
     Written,
 }
@@ -286,10 +287,25 @@ impl Connection {
                 && let Some(goodbye) = self.message(message)
                 && ctx.forward(goodbye).is_ok()
             {
-                ctx.flush().await;
+                let _ = timeout(ANSWER_TIMEOUT, ctx.flush()).await;
             }
         }
-        self.ctx.flush().await;
+        // What still comes must not wait for an end that is not told for want of room.
+        let told = poll_fn(|cx| {
+            for _ in 0..GATHERED {
+                match self.ctx.poll_next(cx) {
+                    Poll::Ready(Some(_)) => {}
+                    Poll::Ready(None) => {
+                        let _ = self.ctx.poll_flush(cx);
+                        return Poll::Ready(());
+                    }
+                    Poll::Pending => return self.ctx.poll_flush(cx),
+                }
+            }
+            cx.waker().wake_by_ref();
+            self.ctx.poll_flush(cx)
+        });
+        let _ = timeout(ANSWER_TIMEOUT, told).await;
     }
 
     /// Does all that can be done now. When it returns, the task is woken when there is more.
@@ -430,6 +446,13 @@ impl Connection {
             // The inlet knows this connection's own address now: nothing more comes by way of the outlet's.
             self.early = None;
         }
+        if self.early.is_some()
+            && !self.stream.takes_early()
+            && PortalMessage::is_payload(message.payload.as_slice())
+        {
+            // The Pong says that it was not taken: it comes again, from the inlet itself.
+            return Ok(());
+        }
         let event = match self.stream.handle_message(message.payload.as_slice()) {
             Ok(event) => event,
             Err(error) => {
@@ -456,10 +479,14 @@ impl Connection {
                 Ok(())
             }
             Event::Answer(answer) => self.tell(&answer),
-            Event::Overrun => Err(End::Local {
-                reason: Reason::Protocol,
-                kind: FailureKind::Peer,
-                text: "the other end sends more than the window allows".to_owned(),
+            Event::Overrun => Err(broken_protocol("the other end sends more than the window allows")),
+            Event::Withheld => Err(broken_protocol(
+                "the other end has given back less of its credit than it must have",
+            )),
+            Event::NoMemory => Err(End::Local {
+                reason: Reason::Limit,
+                kind: FailureKind::Limit,
+                text: self.stream.memory().exhausted(),
             }),
             Event::Closed(reason) => match self.blame(reason) {
                 None if self.socket.is_some() => {
@@ -584,19 +611,50 @@ impl Connection {
         Ok(moved)
     }
 
-    /// Whether a stock peer has sent all that may wait here.
-    fn is_full(&self) -> bool {
-        !self.stream.has_window()
-            && (self.arrived.bytes() >= STOCK_BUFFER || self.arrived.messages() >= STOCK_MESSAGES)
+    /// Whether a stock peer has sent all that may wait here. What comes after the end is not kept.
+    fn is_full(&mut self) -> bool {
+        self.closing.is_none() && !self.stream.has_room()
     }
 
-    /// A stock peer's channel waits while the buffer of its connection is full, and others that use it too.
+    /// A stock peer's channel waits while the buffer and the mailbox of its connection are full, and others that use it too.
     fn watch_stall(&mut self, moved: bool) {
         let stalled = self.is_full();
         match self.deadline {
-            Some((_, Due::Stalled)) if moved || !stalled => self.deadline = None,
-            None if stalled => self.deadline = Some((Instant::now() + STALL, Due::Stalled)),
+            Some((_, Due::Stalled(_))) if moved || !stalled => self.deadline = None,
+            None if stalled => self.deadline = Some((Instant::now() + LOOK, Due::Stalled(0))),
             _ => {}
+        }
+    }
+
+    /// Looks at an application that took nothing since the last time: it has less time while others wait.
+    fn look_at_stall(&mut self, looks: u8) -> Result<(), End> {
+        self.deadline = None;
+        if self.write_past_readiness()? {
+            return Ok(());
+        }
+        let looks = looks.saturating_add(1);
+        let limit = if self.ctx.is_waited_for() { GRACE } else { STALL };
+        if LOOK * looks.into() >= limit {
+            return Err(self.overdue(Due::Stalled(looks)));
+        }
+        self.deadline = Some((Instant::now() + LOOK, Due::Stalled(looks)));
+        Ok(())
+    }
+
+    /// The system says that a socket takes more only when a third of its buffer is free, which may be megabytes. An
+    /// application that reads slowly takes something long before.
+    fn write_past_readiness(&mut self) -> Result<bool, End> {
+        let (Some(socket), stream) = (&mut self.socket, &mut self.stream) else {
+            return Ok(false);
+        };
+        match self.arrived.write_now(socket, |length| stream.delivered(length)) {
+            Ok(written) => {
+                let count = &self.open.0.to_application;
+                count.fetch_add(written as u64, Ordering::Relaxed);
+                Ok(written > 0)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(broken(&error)),
         }
     }
 
@@ -624,11 +682,18 @@ impl Connection {
         if self.asking.is_some() {
             return self.read_ahead(cx);
         }
-        if let Some(held) = self.held.first() {
-            if held.len() > self.stream.sendable() {
+        if let Some(held) = self.held.first_mut() {
+            let sendable = self.stream.sendable();
+            let payload = if held.len() <= sendable {
+                self.held.remove(0)
+            } else if sendable >= WORTHWHILE {
+                // The first window may be smaller than what was read.
+                let part = Payload::copy_from(&held.as_slice()[..sendable]);
+                held.strip_front(sendable);
+                part
+            } else {
                 return Ok(false);
-            }
-            let payload = self.held.remove(0);
+            };
             self.send(payload)?;
             return Ok(true);
         }
@@ -761,7 +826,8 @@ impl Connection {
         if self.timer.as_mut().poll(cx).is_pending() {
             return Ok(false);
         }
-        match self.deadline {
+        let deadline = self.deadline;
+        match deadline {
             Some((at, Due::Written)) if at <= next && self.closing.is_none() => {
                 // The application does not take the end of a wrapped stream; the other direction may go on.
                 (self.remote_end, self.deadline) = (false, None);
@@ -773,6 +839,7 @@ impl Connection {
                 self.write_the_rest(End::Finished);
                 Ok(true)
             }
+            Some((at, Due::Stalled(looks))) if at <= next => self.look_at_stall(looks).map(|()| true),
             Some((at, due)) if at <= next => Err(self.overdue(due)),
             _ => self.give_sign_of_life().map(|()| true),
         }
@@ -806,16 +873,26 @@ impl Connection {
             },
             Due::Lingered => End::Finished,
             Due::Written => self.closing.take().map_or(End::Finished, |end| *end),
-            Due::Stalled => End::Local {
-                reason: Reason::Stalled,
-                kind: FailureKind::Stalled,
-                text: format!("the application took nothing for {STALL:?} while others waited behind it"),
-            },
+            Due::Stalled(looks) => {
+                let time = LOOK * looks.into();
+                let others = if time < STALL {
+                    " while others waited behind it"
+                } else {
+                    ""
+                };
+                End::Local {
+                    reason: Reason::Stalled,
+                    kind: FailureKind::Stalled,
+                    text: format!("the application took nothing for {time:?}{others}"),
+                }
+            }
         }
     }
 
     fn give_sign_of_life(&mut self) -> Result<(), End> {
         self.beat = Instant::now() + BEAT;
+        // What has not left cannot have been answered.
+        let heard = self.missed == 0 && !self.ctx.has_unsent();
         self.missed += 1;
         if self.missed > MISSED_BEATS {
             let text = format!("nothing was heard of the other end for {:?}", BEAT * MISSED_BEATS);
@@ -823,8 +900,11 @@ impl Connection {
                 failure: Some((FailureKind::PathLost, text)),
             });
         }
-        let sign = self.stream.handle_beat().unwrap_or(PortalMessage::Credit(0));
-        self.tell(&sign)
+        match self.stream.handle_beat(heard) {
+            Beat::Nothing => self.tell(&PortalMessage::Credit(0)),
+            Beat::Tell(reclaim) => self.tell(&reclaim),
+            Beat::Unanswered => Err(broken_protocol("the other end does not give unused credit back")),
+        }
     }
 }
 
@@ -833,6 +913,14 @@ fn broken(error: &io::Error) -> End {
         reason: Reason::Reset,
         kind: FailureKind::Reset,
         text: format!("the application's connection broke: {error}"),
+    }
+}
+
+fn broken_protocol(text: &str) -> End {
+    End::Local {
+        reason: Reason::Protocol,
+        kind: FailureKind::Peer,
+        text: text.to_owned(),
     }
 }
 

@@ -44,7 +44,8 @@ pub struct InletOptions {
     pub max_connections: u64,
     /// Leave Nagle's algorithm on towards applications.
     pub enable_nagle: bool,
-    /// What the windows of its connections may promise together; to be shared by all portals of a node.
+    /// What waits for applications and may still come, of all connections together; to be shared by all portals of a node.
+    /// Clients for which there is none left are closed at once.
     pub memory: WindowMemory,
     /// Ways to the outlet side by side, [`MAX_STRIPES`](crate::MAX_STRIPES) at most; see [`Inlet::connect_stripe`].
     pub stripes: usize,
@@ -257,6 +258,12 @@ impl Acceptor {
             );
             return Ok(());
         }
+        let early = takes_early.load(Ordering::Relaxed);
+        let Some((stream, ping)) = Stream::inlet(self.options.memory.clone(), early) else {
+            let text = format!("a client was closed: {}", self.options.memory.exhausted());
+            self.status.fail(FailureKind::Limit, text);
+            return Ok(());
+        };
         let _ = socket.set_nodelay(!self.options.enable_nagle);
         let _ = SockRef::from(&socket).set_keepalive(true);
         let node = ctx.node();
@@ -272,7 +279,6 @@ impl Acceptor {
         )
         .placement(arbiter.map_or(Placement::Owner, Placement::Index));
         let flow = first_hop.as_ref().and_then(|hop| node.flow_of(hop));
-        let (stream, ping) = Stream::inlet(self.options.memory.clone(), takes_early.load(Ordering::Relaxed));
         let client = if arbiter.is_none_or(|arbiter| arbiter == ctx.arbiter()) {
             Client::Here(socket)
         } else {

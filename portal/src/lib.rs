@@ -24,9 +24,11 @@
 //!
 //! | what | bound | then |
 //! |---|---|---|
-//! | bytes that wait for an application | its window: [`stream::MIN_WINDOW`] to [`stream::MAX_WINDOW`], with its messages' overhead | the sender gets no credit |
-//! | the same, of all connections of a node | [`WindowMemory`], beyond the smallest windows | windows do not grow, and large ones shrink |
-//! | the same, with a stock peer | 2 MiB | its channel waits; after 30 s without progress the connection is closed |
+//! | bytes that wait for an application | its window: [`stream::LEAST_WINDOW`] to [`stream::MAX_WINDOW`], with its messages' overhead | the sender gets no credit |
+//! | the same, with a stock peer | [`stream::STOCK_BUFFER`], then its mailbox | its channel waits; without progress the connection is closed after 5 s then, and after 30 s if nobody waits |
+//! | the same, of all connections of a node, mailboxes aside | [`WindowMemory`] | windows do not grow, large ones shrink, streams begin with less, and at last new ones are refused |
+//! | credit that was asked back and is not given back | 3 beats of 10 s in which the other end is heard | the connection is closed |
+//! | answers that nobody takes: refusals of an outlet | 64, 4 for each peer, 5 s | dropped |
 //! | bytes sent behind a Ping | [`stream::EARLY`] | the rest waits for the Pong |
 //! | connections of an inlet or outlet | settings | further ones are refused, with the reason |
 //! | time to connect to the target, and for the Pong | settings | the client is closed, with the reason |

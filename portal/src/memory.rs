@@ -1,13 +1,20 @@
-//! How much memory the windows of all streams of a node may promise together.
+//! How much memory the streams of a node may promise together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What the windows of a node may have beyond the smallest, by default, in bytes: 64 streams at their largest.
+use crate::stream::{LEAST_WINDOW, MIN_WINDOW};
+
+/// What all streams of a node may promise together by default, in bytes: 32,768 streams with the least window, or some 47 with the
+/// largest and room for thousands that begin.
 pub const WINDOW_MEMORY: u64 = 256 * 1024 * 1024;
 
-/// The memory that windows share. Every stream has the smallest window ([`crate::stream::MIN_WINDOW`]) without asking; what
-/// it grants beyond comes from here and goes back when it is used up, given back, or the stream ends. Clones share.
+/// The memory that streams share: what the other ends may send before applications have taken it. All that a stream has
+/// comes from here, its first window too, and goes back when it is used up, given back, or the stream ends. So what waits for
+/// all applications together is never more than the limit, whatever the peers do. Clones share.
+///
+/// A quarter of it is kept for streams that begin: windows do not grow into that. As it becomes scarce streams begin with
+/// less, from [`MIN_WINDOW`] down to [`LEAST_WINDOW`]; when there is not even that a new connection is refused.
 #[derive(Debug, Clone)]
 pub struct WindowMemory(Arc<Account>);
 
@@ -20,7 +27,7 @@ struct Account {
 }
 
 impl WindowMemory {
-    /// So many bytes for all streams that are given a clone of it.
+    /// So many bytes for all streams that are given a clone of it. With less than [`LEAST_WINDOW`] there are no streams.
     pub fn new(limit: u64) -> Self {
         Self(Arc::new(Account {
             limit,
@@ -34,18 +41,50 @@ impl WindowMemory {
         self.0.limit
     }
 
-    /// The bytes that are promised now.
+    /// The bytes that are promised now, never more than the limit.
     pub fn used(&self) -> u64 {
         self.0.used.load(Ordering::Relaxed)
     }
 
-    /// Takes bytes for a stream that has a window of `window`; all or none.
+    /// For people: why there is no stream.
+    pub(crate) fn exhausted(&self) -> String {
+        format!(
+            "the {} MiB of memory that this node has for portal connections are used up (PORTOLAN_PORTAL_MEMORY)",
+            self.0.limit >> 20
+        )
+    }
+
+    /// Takes the first window of a stream: the larger the more is left. The least is given as long as there is any.
+    pub(crate) fn take_first(&self) -> Option<u32> {
+        let limit = self.0.limit;
+        let steps = [
+            (MIN_WINDOW, limit / 2),
+            (MIN_WINDOW / 2, limit / 2 + limit / 4),
+            (MIN_WINDOW / 4, limit - limit / 8),
+            (LEAST_WINDOW, limit),
+        ];
+        steps
+            .into_iter()
+            .find(|&(window, bound)| self.take_up_to(bound, window.into(), window.into()))
+            .map(|(window, _)| window)
+    }
+
+    /// Takes bytes for a stream that has a window of `window` and wants more; all or none.
     pub(crate) fn take(&self, bytes: u64, window: u64) -> bool {
+        self.take_up_to(self.0.limit - self.0.limit / 4, bytes, window)
+    }
+
+    /// Takes bytes that are there already, so that they must be counted; all or none.
+    pub(crate) fn take_for_arrived(&self, bytes: u64) -> bool {
+        self.take_up_to(self.0.limit, bytes, MIN_WINDOW.into())
+    }
+
+    fn take_up_to(&self, bound: u64, bytes: u64, window: u64) -> bool {
         let account = &self.0;
         let taken = account
             .used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|used| *used <= account.limit)
+                used.checked_add(bytes).filter(|used| *used <= bound)
             });
         if taken.is_err() {
             account.wanting.store(window, Ordering::Relaxed);
@@ -54,7 +93,14 @@ impl WindowMemory {
     }
 
     pub(crate) fn give_back(&self, bytes: u64) {
-        self.0.used.fetch_sub(bytes, Ordering::Relaxed);
+        if bytes > 0 {
+            self.0.used.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether so much is promised that streams that do nothing shall do with the least.
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.used() > self.0.limit / 2
     }
 
     /// Whether a stream with less than half of this window wanted more in vain: who asks shall do with less then. Says so
@@ -74,5 +120,46 @@ impl WindowMemory {
 impl Default for WindowMemory {
     fn default() -> Self {
         Self::new(WINDOW_MEMORY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_begin_with_less_as_memory_becomes_scarce_and_not_at_all_without() {
+        let memory = WindowMemory::new(8 << 20);
+        let windows: Vec<u32> = std::iter::from_fn(|| memory.take_first()).collect();
+        assert!(windows.is_sorted_by(|first, next| first >= next));
+        for window in [MIN_WINDOW, MIN_WINDOW / 2, MIN_WINDOW / 4, LEAST_WINDOW] {
+            assert!(windows.contains(&window), "{window}");
+        }
+        let total: u64 = windows.iter().map(|window| u64::from(*window)).sum();
+        assert_eq!((memory.used(), total), (memory.limit(), memory.limit()));
+        memory.give_back(LEAST_WINDOW.into());
+        assert_eq!(memory.take_first(), Some(LEAST_WINDOW));
+        assert_eq!(memory.take_first(), None);
+    }
+
+    #[test]
+    fn windows_that_grow_leave_room_for_streams_that_begin() {
+        let memory = WindowMemory::new(8 << 20);
+        while memory.take(MIN_WINDOW.into(), MIN_WINDOW.into()) {}
+        assert_eq!(memory.used(), 6 << 20);
+        assert!(memory.take_first().is_some());
+        assert!(
+            memory.is_owed_by(4 * u64::from(MIN_WINDOW)),
+            "large ones become smaller"
+        );
+    }
+
+    #[test]
+    fn the_default_is_enough_for_an_inlet_and_an_outlet_that_are_full() {
+        let connections = crate::inlet::MAX_CONNECTIONS + crate::outlet::MAX_CONNECTIONS;
+        assert!(connections * u64::from(LEAST_WINDOW) <= WINDOW_MEMORY);
+        let memory = WindowMemory::default();
+        let at_once = std::iter::from_fn(|| memory.take_first()).count();
+        assert!(at_once >= 10_000, "{at_once} begin within one sign of life");
     }
 }

@@ -1,17 +1,19 @@
 //! The end of a portal that connects to the service.
 
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use portolan_runtime::{
-    AccessControl, Address, Context, MailboxOptions, Message, Node, Passage, Placement, Result, WorkerOptions,
+    AccessControl, Address, Context, MailboxOptions, Message, Node, Passage, PeerIdentifier, Placement,
+    Result, WorkerOptions,
 };
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use crate::connection::{Connecting, Connection, Parts};
+use crate::connection::{ANSWER_TIMEOUT, Connecting, Connection, Parts};
 use crate::early::Early;
 use crate::gate::{self, Detour};
 use crate::memory::WindowMemory;
@@ -24,8 +26,10 @@ use crate::stream::Stream;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// Connections of one outlet at a time, by default.
 pub const MAX_CONNECTIONS: u64 = 16 * 1024;
-/// Refusals that may wait for a path that takes nothing; further Pings are not answered.
+/// Refusals that may wait for paths that take nothing, together; further Pings are not answered.
 const MAX_REFUSALS: usize = 64;
+/// The same of one peer: so that one that takes no answers does not keep others from theirs.
+const MAX_REFUSALS_EACH: usize = 4;
 
 /// How an outlet is made.
 #[derive(Clone)]
@@ -42,7 +46,8 @@ pub struct OutletOptions {
     pub enable_nagle: bool,
     /// Wraps each connection to the target, as TLS does; within the time that connecting may take.
     pub wrap: Option<Wrap>,
-    /// What the windows of its connections may promise together; to be shared by all portals of a node.
+    /// What waits for targets and may still come, of all connections together; to be shared by all portals of a node.
+    /// Inlets for which there is none left are refused.
     pub memory: WindowMemory,
     /// Told of each failure.
     pub on_failure: Option<FailureHook>,
@@ -138,7 +143,7 @@ struct Listener {
     /// Connections whose inlets may not know their address yet.
     early: Arc<Early>,
     /// Refusals on their way.
-    refusing: Arc<AtomicUsize>,
+    refusing: Arc<Refusals>,
 }
 
 impl Passage for Listener {
@@ -167,7 +172,7 @@ impl Passage for Listener {
                 .fail(FailureKind::Denied, format!("{who} was refused: {denial}"));
             let text = "the policy of the outlet denies it".to_owned();
             return self
-                .refuse(node, message, offer, Reason::Denied, text)
+                .refuse(node, source, message, offer, Reason::Denied, text)
                 .map(|()| false);
         }
         if self.status.open() >= self.options.max_connections {
@@ -177,16 +182,30 @@ impl Passage for Listener {
             );
             self.status.fail(FailureKind::Limit, text.clone());
             return self
-                .refuse(node, message, offer, Reason::Limit, text)
+                .refuse(node, source, message, offer, Reason::Limit, text)
                 .map(|()| false);
         }
-        self.connect(node, source, message, offer).map(|()| false)
+        let Some(opened) = Stream::outlet(self.options.memory.clone(), offer) else {
+            let text = self.options.memory.exhausted();
+            self.status.fail(FailureKind::Limit, text.clone());
+            return self
+                .refuse(node, source, message, offer, Reason::Limit, text)
+                .map(|()| false);
+        };
+        self.connect(node, source, message, offer, opened).map(|()| false)
     }
 }
 
 impl Listener {
     /// Starts a connection.
-    fn connect(&self, node: &Node, source: &Address, message: &mut Message, offer: Offer) -> Result<()> {
+    fn connect(
+        &self,
+        node: &Node,
+        source: &Address,
+        message: &mut Message,
+        offer: Offer,
+        (stream, pong): (Stream, PortalMessage),
+    ) -> Result<()> {
         let back = std::mem::take(&mut message.back);
         let own = Address::random();
         let early = match back.recipient() {
@@ -209,7 +228,6 @@ impl Listener {
                 .outgoing(self.options.outgoing.clone()),
         )
         .placement(placement);
-        let (stream, pong) = Stream::outlet(self.options.memory.clone(), offer);
         let (target, enable_nagle) = (Arc::clone(&self.target), self.options.enable_nagle);
         let socket = Box::pin({
             let (target, wrap) = (Arc::clone(&target), self.options.wrap.clone());
@@ -251,50 +269,87 @@ impl Listener {
     }
 
     /// Answers a Ping with a Pong, which a stock inlet needs to see first, and the refusal. Both wait where the path takes
-    /// nothing, and nothing else does.
+    /// nothing, for a while, and nothing else does.
     fn refuse(
         &self,
         node: &Node,
+        source: &Address,
         message: &mut Message,
         offer: Offer,
         reason: Reason,
         text: String,
     ) -> Result<()> {
         let back = std::mem::take(&mut message.back);
-        let waiting = Waiting::new(&self.refusing);
-        if back.is_empty() || waiting.0.load(Ordering::Relaxed) > MAX_REFUSALS {
+        let who = message
+            .peer()
+            .map_or_else(|| Who::Path(source.clone()), |peer| Who::Peer(peer.identifier));
+        let Some(place) = self.refusing.enter(who).filter(|_| !back.is_empty()) else {
             return Ok(());
-        }
+        };
         let own = self.address.clone();
         let options = WorkerOptions::with_mailbox(
             MailboxOptions::new(Address::random()).outgoing(AccessControl::AllowAll),
         );
         node.start_task_of(&self.address, options, move |mut ctx| async move {
-            let _waiting = waiting;
-            let (mut stream, pong) = Stream::outlet(WindowMemory::new(0), offer);
-            for answer in [Some(pong), stream.close(reason, &text)].into_iter().flatten() {
+            let _place = place;
+            for answer in Stream::refusal(offer, reason, &text) {
                 // The router has counted and logged what it refused.
                 let _ = ctx.forward(Message::new(&back, &own, answer.encode()));
             }
-            ctx.flush().await;
+            let _ = timeout(ANSWER_TIMEOUT, ctx.flush()).await;
         })?;
         Ok(())
     }
 }
 
-/// Counts one that waits, as long as it lives.
-struct Waiting(Arc<AtomicUsize>);
+/// Who is refused: the peer that a channel has authenticated, or whatever the message came out of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Who {
+    Peer(PeerIdentifier),
+    Path(Address),
+}
 
-impl Waiting {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
+/// Refusals on their way.
+#[derive(Debug, Default)]
+struct Refusals(Mutex<HashMap<Who, usize>>);
+
+impl Refusals {
+    /// A place for one, as long as the result lives; if there is one for this peer.
+    fn enter(self: &Arc<Self>, who: Who) -> Option<Place> {
+        {
+            let mut places = self.0.lock();
+            if places.values().sum::<usize>() >= MAX_REFUSALS {
+                return None;
+            }
+            let own = places.entry(who.clone()).or_default();
+            if *own >= MAX_REFUSALS_EACH {
+                return None;
+            }
+            *own += 1;
+        }
+        Some(Place {
+            refusals: Arc::clone(self),
+            who,
+        })
     }
 }
 
-impl Drop for Waiting {
+/// One of them.
+#[derive(Debug)]
+struct Place {
+    refusals: Arc<Refusals>,
+    who: Who,
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut places = self.refusals.0.lock();
+        if let Some(own) = places.get_mut(&self.who) {
+            *own -= 1;
+            if *own == 0 {
+                places.remove(&self.who);
+            }
+        }
     }
 }
 

@@ -224,6 +224,11 @@ impl PortalMessage {
         })
     }
 
+    /// Whether these are the bytes of a payload, well-formed or not.
+    pub(crate) fn is_payload(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&PAYLOAD)
+    }
+
     /// The bytes of a message other than a payload.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(16);

@@ -70,6 +70,15 @@ impl Socket {
         }
     }
 
+    /// Writes what is taken at once by a plain socket that was not said to be ready. A wrapped stream can only be asked
+    /// when it is: it is as if it took nothing.
+    pub(crate) fn write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Plain(socket) => SockRef::from(&*socket).send(bytes),
+            Socket::Wrapped(_) => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
     /// Passes on what a wrapped stream has taken and keeps.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

@@ -14,13 +14,16 @@
 //! # The window
 //!
 //! What the other end may send is at most the window: what it has credit for and what waits here for the application. The
-//! window begins with [`MIN_WINDOW`]. It doubles, up to [`MAX_WINDOW`], when credit is due and nothing waits, that is when the
-//! application takes all there is and could take more; it is halved when the application is behind by more than half of
-//! it. What a window has beyond the smallest is taken from a [`WindowMemory`] that all streams of a node share. When that
-//! has nothing left, windows stay as they are, and those that are much larger than one that wants to grow become smaller.
-//! A window that has not been used for a while is taken back, so that idle streams hold nothing.
+//! window begins with [`MIN_WINDOW`], or with less, down to [`LEAST_WINDOW`], where memory is scarce. It doubles, up to
+//! [`MAX_WINDOW`], when credit is due and nothing waits, that is when the application takes all there is and could take more;
+//! it is halved when the application is behind by more than half of it. All of it is taken from a [`WindowMemory`] that all
+//! streams of a node share. When that has nothing left, windows stay as they are, and those that are much larger than one that
+//! wants to grow become smaller. A window that has hardly been used for a while is taken back, so that idle streams hold little.
+//! The other end must give it back: one that does not, or keeps more than it can have, breaks the protocol.
 //!
-//! With a stock peer there is no window, and the end of one direction ends both (spec 01 §10.5).
+//! With a stock peer there is no window, and the end of one direction ends both (spec 01 §10.5). What waits is taken from
+//! the same memory then, up to [`STOCK_BUFFER`]; how much may still come is decided before each message, by
+//! [`has_room`](Stream::has_room).
 
 use crate::memory::WindowMemory;
 use crate::protocol::{Offer, PortalMessage, Reason};
@@ -29,9 +32,29 @@ use crate::protocol::{Offer, PortalMessage, Reason};
 /// window bounds memory also when the messages are tiny.
 pub const MESSAGE_COST: usize = 512;
 
-/// The window that every stream has, in bytes: what the other end may have in flight towards an application that does not
-/// read.
+/// The window that a stream begins with, in bytes, unless memory is scarce: what the other end may have in flight towards an
+/// application that does not read.
 pub const MIN_WINDOW: u32 = 64 * 1024;
+
+/// The smallest window, in bytes: of streams that begin or do nothing while memory is scarce.
+pub const LEAST_WINDOW: u32 = 8 * 1024;
+
+/// Less credit than this is not worth a message of its own, in bytes. The receiver keeps back less than a quarter of its
+/// window, so that the rest of the smallest one is always worth it.
+pub const WORTHWHILE: usize = 4 * 1024;
+
+/// What is taken from a stock peer for an application that does not read, in bytes and [`MESSAGE_COST`]s; what comes then
+/// waits in the connection's mailbox, which holds 1 MiB.
+pub const STOCK_BUFFER: u64 = 1024 * 1024;
+
+/// What a stock peer's stream takes of the memory at a time, in bytes: more than a stock message has.
+const STOCK_STEP: u64 = 64 * 1024;
+
+/// A window of which less than one part in so many was used between two beats is taken back.
+const HARDLY_USED: u32 = 16;
+
+/// Beats in which the other end gives signs of life and no answer to a Reclaim, until it is taken for one that will not.
+pub const RECLAIM_BEATS: u8 = 3;
 
 /// The largest window, in bytes: enough for 10 Gbit/s with a round trip of 3 ms, or 600 Mbit/s with 50 ms.
 pub const MAX_WINDOW: u32 = 4 * 1024 * 1024;
@@ -84,8 +107,33 @@ pub enum Event {
     Answer(PortalMessage),
     /// The other end has sent more than the window allows: the stream is to be closed.
     Overrun,
+    /// The other end has given back less credit than it must have: the stream is to be closed.
+    Withheld,
+    /// There is no memory for what a stock peer has sent: the stream is to be closed.
+    NoMemory,
     /// Nothing to do.
     Ignored,
+}
+
+/// What a beat asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Beat {
+    /// Nothing but a sign of life.
+    Nothing,
+    /// This is to be sent, and is a sign of life.
+    Tell(PortalMessage),
+    /// The other end does not give credit back: the stream is to be closed.
+    Unanswered,
+}
+
+/// Credit that was asked back.
+#[derive(Debug)]
+struct Reclaimed {
+    asked: u32,
+    /// What was granted since.
+    since: u32,
+    /// Beats since, in which the other end was heard.
+    beats: u8,
 }
 
 /// One end of a portal connection.
@@ -106,9 +154,11 @@ pub struct Stream {
     /// What was received and not yet delivered.
     waiting: u64,
     memory: WindowMemory,
-    /// What we have taken from the memory.
+    /// What we have taken from the memory: the window, or what the other end may still use of a larger one.
     taken: u64,
-    received: bool,
+    /// What was received since the last beat.
+    received: u32,
+    reclaimed: Option<Reclaimed>,
     local_end: bool,
     remote_end: bool,
     carried: bool,
@@ -129,41 +179,63 @@ fn cost(bytes: usize) -> u64 {
 
 impl Stream {
     /// The inlet's end, and the Ping to send to the outlet. `early`: the outlet is known to take bytes before its Pong.
-    pub fn inlet(memory: WindowMemory, early: bool) -> (Self, PortalMessage) {
-        let mut stream = Self::new(Role::Inlet, Phase::Opening, memory);
+    /// `None` if there is no memory for it.
+    pub fn inlet(memory: WindowMemory, early: bool) -> Option<(Self, PortalMessage)> {
+        let mut stream = Self::new(Role::Inlet, Phase::Opening, memory)?;
         stream.early_allowed = early;
-        (stream, PortalMessage::Ping(OURS))
+        let offer = Offer {
+            window: Some(stream.window),
+            ..OURS
+        };
+        Some((stream, PortalMessage::Ping(offer)))
     }
 
-    /// The outlet's end, after a Ping with this offer, and the Pong to send when the target is connected.
-    pub fn outlet(memory: WindowMemory, offer: Offer) -> (Self, PortalMessage) {
-        let mut stream = Self::new(Role::Outlet, Phase::Open, memory);
+    /// The outlet's end, after a Ping with this offer, and the Pong to send when the target is connected. `None` if there
+    /// is no memory for it.
+    pub fn outlet(memory: WindowMemory, offer: Offer) -> Option<(Self, PortalMessage)> {
+        let mut stream = Self::new(Role::Outlet, Phase::Open, memory)?;
+        let window = offer.window.map(|_| stream.window);
         stream.agree(offer);
+        // What may come behind a Ping must fit into the window: else it is not taken, and comes again.
+        stream.agreed.early &= stream.window as usize >= EARLY;
         let answer = Offer {
-            window: offer.window.map(|_| MIN_WINDOW),
+            window,
             ..stream.agreed
         };
-        (stream, PortalMessage::Pong(answer))
+        Some((stream, PortalMessage::Pong(answer)))
     }
 
-    fn new(role: Role, phase: Phase, memory: WindowMemory) -> Self {
-        Self {
+    /// What an outlet answers that refuses: the Pong, which a stock inlet must have seen first, and the end.
+    pub fn refusal(offer: Offer, reason: Reason, text: &str) -> Vec<PortalMessage> {
+        // Nothing will be received, so that nothing is counted on the node's account.
+        let memory = WindowMemory::new(2 * u64::from(MIN_WINDOW));
+        Self::outlet(memory, offer)
+            .into_iter()
+            .flat_map(|(mut stream, pong)| [Some(pong), stream.close(reason, text)])
+            .flatten()
+            .collect()
+    }
+
+    fn new(role: Role, phase: Phase, memory: WindowMemory) -> Option<Self> {
+        let window = memory.take_first()?;
+        Some(Self {
             role,
             phase,
             agreed: Offer::default(),
             credit: 0,
             early: 0,
             early_allowed: false,
-            window: MIN_WINDOW,
-            granted: u64::from(MIN_WINDOW),
+            window,
+            granted: window.into(),
             waiting: 0,
             memory,
-            taken: 0,
-            received: false,
+            taken: window.into(),
+            received: 0,
+            reclaimed: None,
             local_end: false,
             remote_end: false,
             carried: false,
-        }
+        })
     }
 
     fn agree(&mut self, theirs: Offer) {
@@ -176,6 +248,11 @@ impl Stream {
             reclaim: theirs.reclaim && window && OURS.reclaim,
         };
         self.credit = theirs.window.map_or(0, i64::from);
+        if !window {
+            // Nothing is granted to one that counts no credit; what waits is charged when it has come.
+            (self.window, self.granted) = (LEAST_WINDOW, 0);
+            self.settle();
+        }
     }
 
     /// Whether bytes can flow.
@@ -240,6 +317,26 @@ impl Stream {
     /// Bytes of one message were given to the application.
     pub fn delivered(&mut self, bytes: usize) {
         self.waiting = self.waiting.saturating_sub(cost(bytes));
+        // A stock peer's stream keeps its room as long as something comes.
+        if self.expects_nothing() || self.agreed.window.is_none() && self.waiting == 0 {
+            self.settle();
+        }
+    }
+
+    /// Whether the next message may be taken. With a window always; of a stock peer, if there is room for it.
+    pub fn has_room(&mut self) -> bool {
+        if self.agreed.window.is_some() || self.waiting == 0 {
+            return true;
+        }
+        if self.waiting >= STOCK_BUFFER {
+            return false;
+        }
+        if self.waiting + STOCK_STEP <= self.taken {
+            return true;
+        }
+        let more = self.memory.take(STOCK_STEP, self.taken);
+        self.taken += if more { STOCK_STEP } else { 0 };
+        more && self.waiting + STOCK_STEP <= self.taken
     }
 
     /// Credit to send, once enough has come together.
@@ -251,13 +348,18 @@ impl Stream {
         if self.window > MIN_WINDOW && self.memory.is_owed_by(self.window.into())
             || self.waiting > u64::from(self.window / 2)
         {
-            self.window = (self.window / 2).max(MIN_WINDOW);
+            self.window = (self.window / 2).max(MIN_WINDOW.min(self.window));
         } else if self.waiting == 0 {
             self.grow();
         }
         self.settle();
         let free = self.free();
         self.granted += free;
+        if let Some(reclaimed) = &mut self.reclaimed {
+            reclaimed.since = reclaimed
+                .since
+                .saturating_add(u32::try_from(free).unwrap_or(u32::MAX));
+        }
         (free > 0).then_some(PortalMessage::Credit(free))
     }
 
@@ -274,26 +376,72 @@ impl Stream {
         }
     }
 
+    /// Whether the other end has no more bytes to send.
+    fn expects_nothing(&self) -> bool {
+        self.remote_end || self.phase == Phase::Ended
+    }
+
     /// Gives back to the memory what is no longer promised.
     fn settle(&mut self) {
-        let promised = u64::from(self.window).max(self.granted + self.waiting);
-        let spare = (self.taken + u64::from(MIN_WINDOW)).saturating_sub(promised);
+        let promised = if self.expects_nothing() {
+            self.waiting
+        } else {
+            u64::from(self.window).max(self.granted + self.waiting)
+        };
+        let spare = self.taken.saturating_sub(promised);
         self.taken -= spare;
         self.memory.give_back(spare);
     }
 
-    /// To be called every now and then, such as with each sign of life: a window that was not used since the last time is
-    /// taken back. Returns what tells the other end.
-    pub fn handle_beat(&mut self) -> Option<PortalMessage> {
+    /// To be called every now and then, such as with each sign of life: a window that was hardly used since the last time is
+    /// taken back. `heard`: something came from the other end since then, and all that was sent to it is on its way.
+    pub fn handle_beat(&mut self, heard: bool) -> Beat {
         let used = std::mem::take(&mut self.received);
-        if used || !self.agreed.reclaim || self.phase != Phase::Open || self.window == MIN_WINDOW {
-            return None;
+        if !self.agreed.reclaim || self.phase != Phase::Open || self.remote_end {
+            return Beat::Nothing;
         }
-        self.window = MIN_WINDOW;
+        if let Some(reclaimed) = &mut self.reclaimed {
+            reclaimed.beats += u8::from(heard);
+            return if reclaimed.beats >= RECLAIM_BEATS {
+                Beat::Unanswered
+            } else {
+                Beat::Nothing
+            };
+        }
+        let least = if self.memory.is_scarce() {
+            LEAST_WINDOW
+        } else {
+            MIN_WINDOW
+        };
+        if self.window <= least || used > self.window / HARDLY_USED {
+            return Beat::Nothing;
+        }
+        self.window = least;
         self.settle();
-        let excess = (self.granted + self.waiting).saturating_sub(u64::from(MIN_WINDOW));
-        let excess = excess.min(self.granted);
-        (excess > 0).then_some(PortalMessage::Reclaim(excess))
+        let excess = (self.granted + self.waiting).saturating_sub(least.into());
+        let asked = u32::try_from(excess.min(self.granted)).unwrap_or(u32::MAX);
+        if asked == 0 {
+            return Beat::Nothing;
+        }
+        self.reclaimed = Some(Reclaimed {
+            asked,
+            since: 0,
+            beats: 0,
+        });
+        Beat::Tell(PortalMessage::Reclaim(asked.into()))
+    }
+
+    /// Credit was given back. All that was sent before that has arrived, so what the other end may still send is known.
+    fn handle_returned(&mut self, bytes: u64) -> Event {
+        let Some(reclaimed) = self.reclaimed.take() else {
+            return Event::Ignored;
+        };
+        self.granted = self.granted.saturating_sub(bytes);
+        if bytes < reclaimed.asked.into() && self.granted > reclaimed.since.into() {
+            return Event::Withheld;
+        }
+        self.settle();
+        Event::Ignored
     }
 
     /// The application has sent its last byte. Returns what tells the other end; a stock peer ends both directions
@@ -356,15 +504,14 @@ impl Stream {
                 Event::Answer(PortalMessage::Returned(unused as u64))
             }
             (Phase::Open, PortalMessage::Returned(bytes)) if self.agreed.reclaim => {
-                self.granted = self.granted.saturating_sub(bytes);
-                self.settle();
-                Event::Ignored
+                self.handle_returned(bytes)
             }
             (Phase::Open, PortalMessage::End) if self.agreed.half_close && !self.remote_end => {
                 self.remote_end = true;
                 if self.local_end {
                     self.phase = Phase::Ended;
                 }
+                self.settle();
                 Event::RemoteEnd
             }
             _ => Event::Ignored,
@@ -372,15 +519,25 @@ impl Stream {
     }
 
     fn handle_payload(&mut self, start: usize, end: usize) -> Event {
+        let cost = cost(end - start);
+        // What has no bytes waits for nobody.
+        let waits = if end > start { cost } else { 0 };
         if self.agreed.window.is_some() {
-            let cost = cost(end - start);
             let Some(granted) = self.granted.checked_sub(cost) else {
                 return Event::Overrun;
             };
             self.granted = granted;
-            // What has no bytes waits for nobody.
-            self.waiting += if end > start { cost } else { 0 };
-            self.received = true;
+            self.waiting += waits;
+            self.received = self
+                .received
+                .saturating_add(u32::try_from(cost).unwrap_or(u32::MAX));
+        } else {
+            let lacking = (self.waiting + waits).saturating_sub(self.taken);
+            if lacking > 0 && !self.memory.take_for_arrived(lacking) {
+                return Event::NoMemory;
+            }
+            self.taken += lacking;
+            self.waiting += waits;
         }
         if start == end {
             return Event::Ignored;
@@ -391,6 +548,7 @@ impl Stream {
 
     fn closed(&mut self, reason: Option<(Reason, String)>) -> Event {
         self.phase = Phase::Ended;
+        self.settle();
         Event::Closed(reason)
     }
 
@@ -408,6 +566,11 @@ impl Stream {
         };
         self.phase = Phase::Ended;
         tell
+    }
+
+    /// What it takes its window from.
+    pub(crate) fn memory(&self) -> &WindowMemory {
+        &self.memory
     }
 
     /// Which end this is.
@@ -431,13 +594,13 @@ mod tests {
     }
 
     fn pair_with(memory: &WindowMemory) -> (Stream, Stream) {
-        let (mut inlet, ping) = Stream::inlet(memory.clone(), false);
+        let (mut inlet, ping) = Stream::inlet(memory.clone(), false).unwrap();
         let PortalMessage::Ping(offer) = PortalMessage::decode(&ping.encode()).unwrap() else {
             panic!("{ping:?}")
         };
-        let (outlet, pong) = Stream::outlet(memory.clone(), offer);
+        let (outlet, pong) = Stream::outlet(memory.clone(), offer).unwrap();
         assert_eq!(feed(&mut inlet, &pong), Event::Opened { early: false });
-        assert!(inlet.takes_early());
+        assert_eq!(inlet.takes_early(), outlet.window() as usize >= EARLY);
         (inlet, outlet)
     }
 
@@ -446,7 +609,7 @@ mod tests {
     }
 
     fn asking() -> Stream {
-        Stream::inlet(WindowMemory::default(), false).0
+        Stream::inlet(WindowMemory::default(), false).unwrap().0
     }
 
     /// A payload of so many bytes.
@@ -515,7 +678,7 @@ mod tests {
             deliver(&mut inlet, &mut outlet, 10_000);
         }
         assert_eq!(outlet.window(), MAX_WINDOW);
-        assert_eq!(memory.used(), u64::from(MAX_WINDOW - MIN_WINDOW));
+        assert_eq!(memory.used(), u64::from(MAX_WINDOW + MIN_WINDOW));
         let mut waiting = 0;
         for round in 0..200_000 {
             while inlet.sendable() >= 10_000 {
@@ -528,12 +691,16 @@ mod tests {
             }
         }
         assert_eq!(outlet.window(), MIN_WINDOW);
-        assert_eq!(memory.used(), 0, "what was promised was used up");
+        assert_eq!(
+            memory.used(),
+            2 * u64::from(MIN_WINDOW),
+            "what was promised was used up"
+        );
     }
 
     #[test]
     fn all_windows_together_promise_no_more_than_the_memory_of_the_node() {
-        let memory = WindowMemory::new(1024 * 1024);
+        let memory = WindowMemory::new(4 * 1024 * 1024);
         let mut pairs: Vec<_> = (0..20).map(|_| pair_with(&memory)).collect();
         for _ in 0..2000 {
             for (inlet, outlet) in &mut pairs {
@@ -543,9 +710,10 @@ mod tests {
             }
         }
         let windows = pairs.iter().map(|(_, outlet)| outlet.window());
-        let total: u64 = windows.clone().map(|window| u64::from(window - MIN_WINDOW)).sum();
-        assert!(total <= memory.limit());
-        assert!(total >= memory.limit() / 4, "it is used");
+        let inlets = pairs.iter().map(|(inlet, _)| inlet.window());
+        let total: u64 = windows.clone().chain(inlets).map(u64::from).sum();
+        assert!(total <= memory.used());
+        assert!(total >= memory.limit() / 2, "it is used");
         assert!(
             windows.clone().filter(|window| *window > MIN_WINDOW).count() >= 3,
             "it is shared: {:?}",
@@ -563,8 +731,14 @@ mod tests {
             send(&mut inlet, &mut outlet, 10_000);
             deliver(&mut inlet, &mut outlet, 10_000);
         }
-        assert_eq!(outlet.handle_beat(), None, "it was used since the last beat");
-        let reclaim = outlet.handle_beat().unwrap();
+        assert_eq!(
+            outlet.handle_beat(true),
+            Beat::Nothing,
+            "it was used since the last beat"
+        );
+        let Beat::Tell(reclaim) = outlet.handle_beat(true) else {
+            panic!("it is taken back")
+        };
         // Meanwhile the other end sends.
         for _ in 0..6 {
             send(&mut inlet, &mut outlet, 10_000);
@@ -585,14 +759,156 @@ mod tests {
         assert_eq!(outlet.window(), MAX_WINDOW);
     }
 
+    /// An outlet's end with the largest window, of which nothing waits, and its inlet.
+    fn grown(memory: &WindowMemory) -> (Stream, Stream) {
+        let (mut inlet, mut outlet) = pair_with(memory);
+        for _ in 0..10_000 {
+            send(&mut inlet, &mut outlet, 10_000);
+            deliver(&mut inlet, &mut outlet, 10_000);
+        }
+        assert_eq!(outlet.window(), MAX_WINDOW);
+        assert_eq!(outlet.handle_beat(true), Beat::Nothing);
+        (inlet, outlet)
+    }
+
+    #[test]
+    fn a_peer_that_is_alive_and_does_not_answer_a_reclaim_is_found_out() {
+        let (_inlet, mut outlet) = grown(&WindowMemory::default());
+        assert!(matches!(outlet.handle_beat(true), Beat::Tell(_)));
+        assert_eq!(outlet.handle_beat(true), Beat::Nothing);
+        for _ in 0..10 {
+            assert_eq!(
+                outlet.handle_beat(false),
+                Beat::Nothing,
+                "nothing is heard: it may not have come to it"
+            );
+        }
+        assert_eq!(outlet.handle_beat(true), Beat::Nothing);
+        assert_eq!(outlet.handle_beat(true), Beat::Unanswered);
+    }
+
+    #[test]
+    fn a_peer_that_keeps_credit_which_it_cannot_have_used_is_found_out() {
+        let memory = WindowMemory::default();
+        for kept in [1, u64::from(MAX_WINDOW)] {
+            let (mut inlet, mut outlet) = grown(&memory);
+            let Beat::Tell(PortalMessage::Reclaim(asked)) = outlet.handle_beat(true) else {
+                panic!("it is taken back")
+            };
+            // What it may send of credit that it got meanwhile is its own.
+            send(&mut inlet, &mut outlet, 10_000);
+            deliver(&mut inlet, &mut outlet, 10_000);
+            let returned = PortalMessage::Returned(asked.saturating_sub(kept));
+            assert_eq!(feed(&mut outlet, &returned), Event::Withheld, "{kept}");
+        }
+    }
+
+    #[test]
+    fn an_idle_window_becomes_smaller_still_when_memory_is_scarce() {
+        let memory = WindowMemory::new(1 << 20);
+        let (mut inlet, mut outlet) = pair_with(&memory);
+        assert_eq!(outlet.handle_beat(true), Beat::Nothing, "there is enough");
+        let others: Vec<_> = (0..5).map(|_| pair_with(&memory)).collect();
+        let before = memory.used();
+        let Beat::Tell(reclaim) = outlet.handle_beat(true) else {
+            panic!("it is taken back")
+        };
+        let Event::Answer(returned) = feed(&mut inlet, &reclaim) else {
+            panic!("credit is returned")
+        };
+        assert_eq!(feed(&mut outlet, &returned), Event::Ignored);
+        assert_eq!(outlet.window(), LEAST_WINDOW);
+        assert_eq!(memory.used(), before - u64::from(MIN_WINDOW - LEAST_WINDOW));
+        drop(others);
+        for _ in 0..1000 {
+            assert!(inlet.sendable() >= WORTHWHILE);
+            let bytes = inlet.sendable().min(10_000);
+            send(&mut inlet, &mut outlet, bytes);
+            deliver(&mut inlet, &mut outlet, bytes);
+        }
+        assert!(outlet.window() > MIN_WINDOW, "it can be used again");
+    }
+
+    #[test]
+    fn a_direction_that_is_over_holds_what_waits_and_no_more() {
+        let memory = WindowMemory::default();
+        let (mut inlet, mut outlet) = grown(&memory);
+        send(&mut inlet, &mut outlet, 10_000);
+        let end = inlet.handle_local_end().unwrap();
+        assert_eq!(feed(&mut outlet, &end), Event::RemoteEnd);
+        assert_eq!(memory.used(), u64::from(MIN_WINDOW) + cost(10_000));
+        outlet.delivered(10_000);
+        assert_eq!(memory.used(), u64::from(MIN_WINDOW));
+    }
+
+    #[test]
+    fn without_memory_there_is_no_stream_and_with_little_a_small_one_that_works() {
+        let memory = WindowMemory::new(2 * u64::from(LEAST_WINDOW));
+        let (mut inlet, mut outlet) = pair_with(&memory);
+        assert!(Stream::inlet(memory.clone(), false).is_none());
+        assert!(Stream::outlet(memory.clone(), OURS).is_none());
+        for _ in 0..1000 {
+            assert!(inlet.sendable() >= WORTHWHILE);
+            let bytes = inlet.sendable();
+            send(&mut inlet, &mut outlet, bytes);
+            assert_eq!(outlet.handle_message(&payload(5000)).unwrap(), Event::Overrun);
+            deliver(&mut inlet, &mut outlet, bytes);
+        }
+        drop((inlet, outlet));
+        assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn bytes_behind_the_ping_are_not_taken_into_a_window_that_is_too_small_for_them() {
+        let memory = WindowMemory::new(2 * u64::from(LEAST_WINDOW));
+        let (mut inlet, _) = Stream::inlet(WindowMemory::default(), true).unwrap();
+        inlet.sent(20_000);
+        let (outlet, pong) = Stream::outlet(memory, OURS).unwrap();
+        assert!(!outlet.takes_early());
+        assert_eq!(feed(&mut inlet, &pong), Event::Opened { early: false });
+        assert_eq!(inlet.sendable(), outlet.window() as usize - MESSAGE_COST);
+    }
+
+    #[test]
+    fn what_waits_of_a_stock_peer_is_counted_and_bounded() {
+        let memory = WindowMemory::default();
+        let (mut outlet, _) = Stream::outlet(memory.clone(), Offer::default()).unwrap();
+        assert_eq!(memory.used(), u64::from(LEAST_WINDOW));
+        let mut messages = 0;
+        while outlet.has_room() {
+            assert!(matches!(
+                outlet.handle_message(&payload(48 * 1024)).unwrap(),
+                Event::Data { .. }
+            ));
+            messages += 1;
+            assert!(memory.used() >= messages * cost(48 * 1024));
+        }
+        assert!(memory.used() >= STOCK_BUFFER && memory.used() <= STOCK_BUFFER + 2 * STOCK_STEP);
+        for _ in 0..messages {
+            outlet.delivered(48 * 1024);
+        }
+        assert_eq!(memory.used(), u64::from(LEAST_WINDOW));
+        // Where there is no more, what waits in the mailbox stays there.
+        let memory = WindowMemory::new(u64::from(LEAST_WINDOW) + 60_000);
+        let (mut outlet, _) = Stream::outlet(memory.clone(), Offer::default()).unwrap();
+        assert!(outlet.has_room());
+        outlet.handle_message(&payload(48 * 1024)).unwrap();
+        assert!(!outlet.has_room());
+        outlet.delivered(48 * 1024);
+        assert!(outlet.has_room());
+        assert_eq!(outlet.handle_message(&payload(100_000)).unwrap(), Event::NoMemory);
+        drop(outlet);
+        assert_eq!(memory.used(), 0);
+    }
+
     #[test]
     fn what_is_sent_behind_the_ping_is_bounded_and_counts_once() {
         let memory = WindowMemory::default();
-        let (mut inlet, ping) = Stream::inlet(memory.clone(), true);
+        let (mut inlet, ping) = Stream::inlet(memory.clone(), true).unwrap();
         let PortalMessage::Ping(offer) = ping else {
             panic!()
         };
-        let (mut outlet, pong) = Stream::outlet(memory, offer);
+        let (mut outlet, pong) = Stream::outlet(memory, offer).unwrap();
         let mut early = 0;
         while inlet.sendable() > 0 {
             let bytes = inlet.sendable().min(4096);
@@ -607,7 +923,7 @@ mod tests {
             "it is part of the window"
         );
         // An outlet that has forgotten.
-        let (mut inlet, _) = Stream::inlet(WindowMemory::default(), true);
+        let (mut inlet, _) = Stream::inlet(WindowMemory::default(), true).unwrap();
         inlet.sent(1000);
         let answer = PortalMessage::Pong(Offer {
             window: Some(MIN_WINDOW),
@@ -622,7 +938,7 @@ mod tests {
         #[test]
         fn a_stream_goes_on_within_its_window(
             steps in proptest::collection::vec((0usize..3, 1usize..50_000, 0usize..40), 1..400),
-            memory in 0u64..8_000_000,
+            memory in 2 * u64::from(LEAST_WINDOW)..8_000_000,
         ) {
             let memory = WindowMemory::new(memory);
             let (mut inlet, mut outlet) = pair_with(&memory);
@@ -641,9 +957,9 @@ mod tests {
                             deliver(&mut inlet, &mut outlet, bytes);
                         }
                     },
-                    _ => if let Some(reclaim) = outlet.handle_beat() {
+                    _ => if let Beat::Tell(reclaim) = outlet.handle_beat(true) {
                         let Event::Answer(returned) = feed(&mut inlet, &reclaim) else { panic!() };
-                        feed(&mut outlet, &returned);
+                        proptest::prop_assert_eq!(feed(&mut outlet, &returned), Event::Ignored);
                         if let Some(credit) = outlet.poll_credit() {
                             feed(&mut inlet, &credit);
                         }
@@ -656,7 +972,7 @@ mod tests {
             for bytes in waiting {
                 deliver(&mut inlet, &mut outlet, bytes);
             }
-            proptest::prop_assert!(inlet.sendable() >= 16 * 1024, "{inlet:?} {outlet:?}");
+            proptest::prop_assert!(inlet.sendable() >= WORTHWHILE, "{inlet:?} {outlet:?}");
             drop((inlet, outlet));
             proptest::prop_assert_eq!(memory.used(), 0);
         }

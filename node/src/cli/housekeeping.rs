@@ -204,7 +204,7 @@ pub(super) const ENVIRONMENT: [(&str, &str, &str); 18] = [
     (
         "PORTOLAN_PORTAL_MEMORY",
         "256",
-        "For a node when it starts: MiB that the windows of all its portal connections may have together, beyond 64 KiB for each.",
+        "For a node when it starts: MiB, 1 at least, that the windows of all its portal connections may have together; new connections are refused when they are used up.",
     ),
     (
         "PORTOLAN_ARBITERS",

@@ -26,10 +26,12 @@ fn window_memory() -> WindowMemory {
     let Ok(given) = std::env::var("PORTOLAN_PORTAL_MEMORY") else {
         return WindowMemory::default();
     };
-    match given.parse::<u32>() {
-        Ok(mebibytes) => WindowMemory::new(u64::from(mebibytes) * 1024 * 1024),
+    match given.parse::<std::num::NonZeroU32>() {
+        Ok(mebibytes) => WindowMemory::new(u64::from(mebibytes.get()) * 1024 * 1024),
         Err(_) => {
-            tracing::warn!("PORTOLAN_PORTAL_MEMORY is `{given}`, which is no number of MiB: it is ignored");
+            tracing::warn!(
+                "PORTOLAN_PORTAL_MEMORY is `{given}`, which is no number of MiB from 1 on: it is ignored"
+            );
             WindowMemory::default()
         }
     }
