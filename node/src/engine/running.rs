@@ -140,7 +140,7 @@ fn arbiters() -> Result<Option<usize>> {
 
 impl Running {
     /// Put the node together: transport, services, listener, and on a project node the authority. Relays, outlets and inlets
-    /// come back with [`restore`](Self::restore).
+    /// come back with [`restore`](Self::restore), which also lets others in.
     pub(super) async fn start(node: OpenNode) -> Result<Arc<Self>> {
         let spec = node.database().spec()?;
         let own = node.home().own_identity(&spec.identity)?;
@@ -187,7 +187,7 @@ impl Running {
             authority.as_ref().map(|authority| authority.identity.clone()),
         ));
 
-        let listener = listen(&node, &spec, &core).await?;
+        let listener = bind(&node, &spec, &core).await?;
         let bound = listener.local().to_string();
         node.database().set_bound_address(&bound)?;
 
@@ -437,6 +437,8 @@ impl Running {
         for relay in database.relays()? {
             self.restore_relay(relay);
         }
+        // All is there that others may ask for.
+        self.listener.accept();
         Ok(())
     }
 
@@ -641,9 +643,9 @@ pub(super) fn trust(authorized: &[Identifier]) -> TrustPolicy {
     }
 }
 
-/// Listen for other nodes. Where the system chooses the port, the one of last time is tried first: others may have it in
+/// Take the address at which others reach the node. Where the system chooses the port, the one of last time is tried first: others may have it in
 /// their routes.
-async fn listen(node: &OpenNode, spec: &NodeSpec, core: &Core) -> Result<TcpListener> {
+async fn bind(node: &OpenNode, spec: &NodeSpec, core: &Core) -> Result<TcpListener> {
     let wanted: HostPort = spec.tcp_listener_address.parse().map_err(|error| {
         Error::invalid(format!(
             "the listening address `{}`: {error}",
@@ -655,11 +657,11 @@ async fn listen(node: &OpenNode, spec: &NodeSpec, core: &Core) -> Result<TcpList
         && let Some(before) = node.database().bound_address()?
         && let Ok(before) = before.parse::<HostPort>()
         && let Ok(again) = HostPort::new(wanted.host(), before.port())
-        && let Ok(listener) = tcp.listen(&again.to_string()).await
+        && let Ok(listener) = tcp.bind(&again.to_string()).await
     {
         return Ok(listener);
     }
-    tcp.listen(&wanted.to_string()).await.map_err(|error| {
+    tcp.bind(&wanted.to_string()).await.map_err(|error| {
         let error = tcp_error(error);
         Error {
             message: format!("the node cannot listen for other nodes: {}", error.message),

@@ -10,6 +10,7 @@ use dashmap::DashMap;
 use portolan_runtime::{Address, Flow, Node, Placement, Stage, WorkerOptions};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::connection::Shared;
@@ -121,9 +122,15 @@ pub struct TcpListener {
     address: Address,
     local: SocketAddr,
     flow: Arc<Flow>,
+    accepts: watch::Sender<bool>,
 }
 
 impl TcpListener {
+    /// From now on connections are accepted. See [`TcpTransport::bind`].
+    pub fn accept(&self) {
+        self.accepts.send_replace(true);
+    }
+
     /// The address of the worker that accepts: stop it to stop listening.
     pub fn address(&self) -> &Address {
         &self.address
@@ -137,6 +144,14 @@ impl TcpListener {
     /// The flow whose consumers every accepted connection can reach.
     pub fn flow(&self) -> &Arc<Flow> {
         &self.flow
+    }
+}
+
+/// Resolves when the listener shall accept.
+async fn accepting(mut told: watch::Receiver<bool>) {
+    if told.wait_for(|accepts| *accepts).await.is_err() {
+        // Nobody is left who could say so.
+        std::future::pending::<()>().await;
     }
 }
 
@@ -173,6 +188,18 @@ impl TcpTransport {
     /// # Errors
     /// If the address is not one of this machine or in use.
     pub async fn listen(&self, address: &str) -> Result<TcpListener, TcpError> {
+        let listener = self.bind(address).await?;
+        listener.accept();
+        Ok(listener)
+    }
+
+    /// As [`listen`](Self::listen), but peers that connect wait with the system until [`TcpListener::accept`]: for a node that must
+    /// know its address, or that it can have it, before what peers ask for is there. What is sent to a worker that is not there yet is
+    /// lost, and a handshake, for instance, is tried again only half a minute later.
+    ///
+    /// # Errors
+    /// If the address is not one of this machine or in use.
+    pub async fn bind(&self, address: &str) -> Result<TcpListener, TcpError> {
         let failed = |source| TcpError::Listen {
             address: address.to_owned(),
             source,
@@ -182,6 +209,7 @@ impl TcpTransport {
         let socket = socket.into_std().map_err(failed)?;
         let flow = self.node.new_flow(None);
         let (transport, spawner) = (self.clone(), Arc::clone(&flow));
+        let (accepts, told) = watch::channel(false);
         let worker = self.node.start_task(
             WorkerOptions::new(Address::random())
                 .stage(Stage::Transport)
@@ -189,7 +217,10 @@ impl TcpTransport {
             move |ctx| async move {
                 let address = ctx.address().clone();
                 let listeners = Arc::clone(&transport.listeners);
-                listener::accept(ctx, socket, transport, spawner).await;
+                tokio::select! {
+                    () = ctx.stopping() => {}
+                    () = accepting(told) => listener::accept(ctx, socket, transport, spawner).await,
+                }
                 listeners.remove(&address);
             },
         )?;
@@ -197,6 +228,7 @@ impl TcpTransport {
             address: worker.clone(),
             local,
             flow,
+            accepts,
         };
         self.listeners.insert(worker, listener.clone());
         Ok(listener)

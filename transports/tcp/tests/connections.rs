@@ -37,6 +37,36 @@ async fn server(options: TcpOptions) -> Server {
     Server { node, tcp, listener }
 }
 
+#[tokio::test]
+async fn who_connects_before_a_node_is_complete_waits_and_loses_nothing() {
+    let near = Node::new().unwrap();
+    let far = Node::new().unwrap();
+    let tcp = TcpTransport::new(&far, TcpOptions::default());
+    let listener = tcp.bind("127.0.0.1:0").await.unwrap();
+    let local = listener.local().to_string();
+    let asking = tokio::spawn({
+        let near = near.clone();
+        async move {
+            let tcp = TcpTransport::new(&near, TcpOptions::default());
+            let connection = tcp.connect(&local).await.unwrap();
+            let route = route![connection.sender(), "echo"];
+            near.send_and_receive::<String, String>(route, "early".into())
+                .await
+                .unwrap()
+                .into_body()
+                .unwrap()
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(tcp.connections().len(), 0);
+    far.start_sync_worker("echo", Echo).unwrap();
+    far.add_consumer(listener.flow(), &"echo".into());
+    listener.accept();
+    assert_eq!(asking.await.unwrap(), "early");
+    near.stop().await;
+    far.stop().await;
+}
+
 fn unhex(text: &str) -> Vec<u8> {
     hex::decode(text).unwrap()
 }
