@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::control::client::NodeClient;
 use crate::engine::remote::Caller;
 use crate::error::{Error, Result};
-use crate::state::{Home, NodeFolder, NodeRole, NodeSpec, OwnIdentity, Project, now};
+use crate::state::{Home, NodeFolder, NodeRole, NodeSpec, OpenNode, OwnIdentity, Project, now};
 
 use super::output::Terminal;
 use super::process;
@@ -104,14 +104,15 @@ impl Context {
         listener: &str,
     ) -> Result<NodeClient> {
         let spec = self.plain_spec(name, identity, project, listener)?;
-        let folder = self.write_node(&spec)?;
-        process::start_new(&folder).await?;
+        let node = self.write_node(&spec)?;
+        let folder = node.folder().clone();
+        process::start_new(node).await?;
         self.adopt_as_default(&folder)?;
         Ok(NodeClient::new(folder))
     }
 
     /// Write what a node should be; a stopped node of that name is made anew.
-    pub(crate) fn write_node(&self, spec: &NodeSpec) -> Result<NodeFolder> {
+    pub(crate) fn write_node(&self, spec: &NodeSpec) -> Result<OpenNode> {
         let folder = self.home.node_folder(&spec.name)?;
         if folder.exists() && !folder.is_running() {
             self.terminal.note(format!(
@@ -120,8 +121,7 @@ impl Context {
                 spec.name
             ));
         }
-        folder.create(spec)?;
-        Ok(folder)
+        folder.create(spec)
     }
 
     /// A new node becomes the default one if there is none, or if the present one does not run.

@@ -2,10 +2,12 @@
 //!
 //! A background node is this binary again, in a session of its own, with its log as stderr. Its stdout is a pipe to the
 //! command that started it, through which it says once that it is ready, or why it cannot be ([`Report`]); then the pipe is
-//! closed. So the command waits for an event, not for a time, and a child that dies is noticed at once.
+//! closed. So the command waits for an event, not for a time, and a child that dies is noticed at once. Its stdin is the node's
+//! lock, which goes from the command to it without ever being free.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -44,8 +46,9 @@ enum Report {
 }
 
 /// Start a node that was just made. If it cannot start, it is removed again.
-pub(crate) async fn start_new(folder: &NodeFolder) -> Result<NodeStatus> {
-    match start(folder).await {
+pub(crate) async fn start_new(node: OpenNode) -> Result<NodeStatus> {
+    let folder = node.folder().clone();
+    match start(node).await {
         Ok(status) => Ok(status),
         Err(mut error) => {
             // Another command may run a node of this name by now; then this fails, as it should.
@@ -63,8 +66,9 @@ pub(crate) async fn start_new(folder: &NodeFolder) -> Result<NodeStatus> {
     }
 }
 
-/// Start the node in this folder in the background and wait until it is ready.
-pub(crate) async fn start(folder: &NodeFolder) -> Result<NodeStatus> {
+/// Start this node in the background and wait until it is ready.
+pub(crate) async fn start(node: OpenNode) -> Result<NodeStatus> {
+    let folder = node.folder().clone();
     let name = folder.name();
     let fail = |what: &str, error: std::io::Error| {
         Error::failed(format!("the node `{name}` cannot be started: {what}: {error}"))
@@ -83,7 +87,7 @@ pub(crate) async fn start(folder: &NodeFolder) -> Result<NodeStatus> {
         .env("PORTOLAN_HOME", folder.home().path())
         // A ticket is a secret, and this one is used up.
         .env_remove("ENROLLMENT_TICKET")
-        .stdin(Stdio::null())
+        .stdin(Stdio::from(node.hand_over()))
         .stdout(Stdio::piped())
         .stderr(Stdio::from(log))
         .spawn()
@@ -114,7 +118,7 @@ pub(crate) async fn start(folder: &NodeFolder) -> Result<NodeStatus> {
                 Ok(status) => status.to_string(),
                 Err(error) => error.to_string(),
             };
-            let last = last_line(folder, log_before)
+            let last = last_line(&folder, log_before)
                 .map(|line| format!("; its last words: {line}"))
                 .unwrap_or_default();
             Err(
@@ -136,6 +140,15 @@ fn last_line(folder: &NodeFolder, start: u64) -> Option<String> {
     let text = String::from_utf8_lossy(&bytes);
     let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
     Some(line.chars().take(300).collect())
+}
+
+/// What the command that started this process has given it as stdin: the lock of the node.
+pub(crate) fn handed_over() -> Result<File> {
+    std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map(File::from)
+        .map_err(|error| Error::failed(format!("stdin cannot be used: {error}")))
 }
 
 /// The child's end of the pipe to the command that started it.

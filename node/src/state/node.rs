@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -173,7 +173,7 @@ impl NodeFolder {
     fn lock(&self) -> Result<OpenNode> {
         let path = self.path.join("lock");
         let io = |source| Error::from(StateError::io(&path, source));
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
@@ -199,14 +199,38 @@ impl NodeFolder {
                 Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
             }
         }
-        file.set_len(0).and_then(|()| file.rewind()).map_err(io)?;
-        writeln!(file, "{}", std::process::id()).map_err(io)?;
-        let database = NodeDatabase::open(&self.path.join("node.sqlite3"))?;
+        self.opened(file)
+    }
+
+    fn opened(&self, mut lock: File) -> Result<OpenNode> {
+        lock.set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+            .map_err(|source| StateError::io(&self.path.join("lock"), source))?;
         Ok(OpenNode {
+            database: NodeDatabase::open(&self.path.join("node.sqlite3"))?,
             folder: self.clone(),
-            database,
-            _lock: file,
+            lock,
         })
+    }
+
+    /// Open the node with the lock that another process has [handed over](OpenNode::hand_over). If `handed` is anything else,
+    /// this is [`open`](Self::open).
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyExists`](crate::ErrorCode::AlreadyExists) when it runs.
+    pub fn take_over(&self, handed: File) -> Result<OpenNode> {
+        let is_the_lock = match (handed.metadata(), std::fs::metadata(self.path.join("lock"))) {
+            (Ok(ours), Ok(theirs)) => (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()),
+            _ => false,
+        };
+        // Whoever holds a lock gets it again.
+        if is_the_lock && handed.try_lock().is_ok() {
+            self.opened(handed)
+        } else {
+            self.open()
+        }
     }
 
     /// Remove the folder. The node must not run.
@@ -234,10 +258,16 @@ impl NodeFolder {
 pub struct OpenNode {
     folder: NodeFolder,
     database: NodeDatabase,
-    _lock: File,
+    lock: File,
 }
 
 impl OpenNode {
+    /// The lock, for the process that shall run the node: it stays locked as long as any process has this file open, so that
+    /// nobody comes in between.
+    pub fn hand_over(self) -> File {
+        self.lock
+    }
+
     /// The folder.
     pub fn folder(&self) -> &NodeFolder {
         &self.folder
@@ -534,6 +564,34 @@ mod tests {
         drop(running);
         assert!(!folder.is_running());
         folder.open().unwrap();
+    }
+
+    #[test]
+    fn a_node_that_is_handed_over_is_never_free() {
+        let (_folder, home) = home();
+        let folder = home.node_folder("n1").unwrap();
+        let handed = folder.create(&spec("n1")).unwrap().hand_over();
+        assert!(folder.is_running());
+        assert_eq!(folder.open().unwrap_err().code, ErrorCode::AlreadyExists);
+        let node = folder.take_over(handed).unwrap();
+        assert_eq!(node.database().spec().unwrap(), spec("n1"));
+        assert_eq!(folder.open().unwrap_err().code, ErrorCode::AlreadyExists);
+        // What is not the lock gives no right to the node.
+        let other = || File::open("/dev/null").unwrap();
+        assert_eq!(
+            folder.take_over(other()).unwrap_err().code,
+            ErrorCode::AlreadyExists
+        );
+        drop(node);
+        // Nor does the lock of a node that another process runs.
+        let run = folder.open().unwrap();
+        let same_file = File::open(folder.path().join("lock")).unwrap();
+        assert_eq!(
+            folder.take_over(same_file).unwrap_err().code,
+            ErrorCode::AlreadyExists
+        );
+        drop(run);
+        folder.take_over(other()).unwrap();
     }
 
     #[test]

@@ -356,9 +356,7 @@ impl Plan {
             match (folder.create(&spec), interruption) {
                 (Ok(node), None) => self.run_here(context, node, before).await,
                 (Ok(node), Some(interruption)) => {
-                    drop(node);
-                    self.run_in_background(context, &folder, before, interruption)
-                        .await
+                    self.run_in_background(context, node, before, interruption).await
                 }
                 (Err(error), _) => {
                     before.restore(&folder);
@@ -388,12 +386,13 @@ impl Plan {
     async fn run_in_background(
         &mut self,
         context: &Context,
-        folder: &NodeFolder,
+        node: OpenNode,
         before: SetAside,
         interruption: Interruption,
     ) -> Result<()> {
+        let folder = &node.folder().clone();
         // `start_new` removes the node if it cannot start.
-        let status = match process::start_new(folder).await {
+        let status = match process::start_new(node).await {
             Ok(status) => status,
             Err(error) => {
                 before.restore(folder);

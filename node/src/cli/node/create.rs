@@ -163,11 +163,14 @@ impl Create {
             self.project.as_deref(),
             &listener,
         )?;
-        let folder = context.write_node(&spec)?;
         if self.foreground {
-            return foreground::run(context, &folder, self.exit_on_eof, IfItNeverRan::Remove).await;
+            let signals = StopSignals::install()?;
+            let node = context.write_node(&spec)?;
+            return foreground::run(context, signals, node, self.exit_on_eof, IfItNeverRan::Remove).await;
         }
-        let status = process::start_new(&folder).await?;
+        let node = context.write_node(&spec)?;
+        let folder = node.folder().clone();
+        let status = process::start_new(node).await?;
         context.adopt_as_default(&folder)?;
         context.terminal.done(format!(
             "The node `{name}` is running and listens at {}.",
@@ -203,11 +206,10 @@ impl Create {
     async fn run_as_child(self, context: &Context) -> Result<()> {
         let parent = Parent::detach();
         let signals = StopSignals::install()?;
-        let node = match self
-            .given
-            .as_ref()
-            .map(|given| context.home().node(&given.text)?.open())
-        {
+        let node = match self.given.as_ref().map(|given| {
+            let node = context.home().node(&given.text)?;
+            node.take_over(process::handed_over()?)
+        }) {
             Some(Ok(node)) => node,
             Some(Err(error)) => {
                 parent.failed(&error);

@@ -7,7 +7,7 @@ use super::show::shown;
 use crate::cli::context::Context;
 use crate::cli::process::{self, StopSignals};
 use crate::error::Result;
-use crate::state::NodeFolder;
+use crate::state::OpenNode;
 
 /// What becomes of the node's folder if the node cannot start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,17 +18,17 @@ pub(super) enum IfItNeverRan {
     Keep,
 }
 
-/// Run what is written down in `folder` until a signal, the end of stdin (`exit_on_eof`) or a request stops it.
+/// Run the node until a signal, the end of stdin (`exit_on_eof`) or a request stops it.
 pub(super) async fn run(
     context: &Context,
-    folder: &NodeFolder,
+    signals: StopSignals,
+    node: OpenNode,
     exit_on_eof: bool,
     if_it_never_ran: IfItNeverRan,
 ) -> Result<()> {
-    let signals = StopSignals::install()?;
-    let node = folder.open()?;
+    let folder = node.folder().clone();
     if if_it_never_ran == IfItNeverRan::Remove {
-        context.adopt_as_default(folder)?;
+        context.adopt_as_default(&folder)?;
     }
     let (context, folder_of) = (context.clone(), folder.clone());
     let ran = Arc::new(AtomicBool::new(false));

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cli::context::Context;
 use crate::cli::output::{Answer, count};
-use crate::cli::process::{self, Stopped};
+use crate::cli::process::{self, StopSignals, Stopped};
 use crate::cli::{Confirmation, names_to_delete, values};
 use crate::error::{Error, Result};
 use crate::state::{NodeFolder, NodeRole};
@@ -133,7 +133,8 @@ impl Command {
                 exit_on_eof,
             } => {
                 let folder = default_or(context, name)?;
-                foreground::run(context, &folder, exit_on_eof, IfItNeverRan::Keep).await
+                let signals = StopSignals::install()?;
+                foreground::run(context, signals, folder.open()?, exit_on_eof, IfItNeverRan::Keep).await
             }
             Command::Start { name, .. } => start(context, name).await,
             Command::Stop { name, all, .. } => stop(context, name, all).await,
@@ -173,7 +174,7 @@ async fn start(context: &Context, name: Option<String>) -> Result<()> {
             .note(format!("The node `{name}` is already running."));
         return show::show(context, Some(name), Wanted::Anything).await;
     }
-    let status = process::start(&folder).await?;
+    let status = process::start(folder.open()?).await?;
     let mut restored = Vec::new();
     for (number, one) in [
         (status.relays.len(), "relay"),

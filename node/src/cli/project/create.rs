@@ -20,7 +20,9 @@ use crate::engine;
 use crate::engine::remote::{self, Caller};
 use crate::error::{Error, Result};
 use crate::host_port::HostPort;
-use crate::state::{NodeRole, NodeSpec, OwnIdentity, Project, ProjectNodeSpec, check_project_name, now};
+use crate::state::{
+    NodeRole, NodeSpec, OpenNode, OwnIdentity, Project, ProjectNodeSpec, check_project_name, now,
+};
 
 /// Where a project node listens unless told otherwise.
 const PROJECT_LISTENER: &str = "127.0.0.1:4000";
@@ -97,7 +99,7 @@ pub(super) fn write(
     name: &str,
     place: &Place,
     administrator: Option<&str>,
-) -> Result<Written> {
+) -> Result<(Written, OpenNode)> {
     let home = context.home();
     check_project_name(name)?;
     if home
@@ -197,10 +199,9 @@ pub(super) fn write(
     let result = written
         .folder
         .create(&spec)
-        .map(drop)
-        .and_then(|()| home.database()?.put_project(&written.project, true));
+        .and_then(|node| home.database()?.put_project(&written.project, true).map(|_| node));
     match result {
-        Ok(()) => Ok(written),
+        Ok(node) => Ok((written, node)),
         Err(error) => {
             written.undo(context);
             Err(error)
@@ -222,11 +223,14 @@ fn listener(wanted: &HostPort) -> Result<HostPort> {
 
 impl Create {
     pub(super) async fn run(self, context: &Context) -> Result<()> {
-        let written = write(context, &self.name, &self.place, self.identity.as_deref())?;
         if self.foreground {
-            return run_in_foreground(context, written).await;
+            // From here on a signal stops the node, and does not leave half of one.
+            let signals = StopSignals::install()?;
+            let written = write(context, &self.name, &self.place, self.identity.as_deref())?;
+            return run_in_foreground(context, signals, written).await;
         }
-        let credential = launch(context, &written).await?;
+        let (written, node) = write(context, &self.name, &self.place, self.identity.as_deref())?;
+        let credential = launch(context, &written, node).await?;
         context.terminal.done(created_text(&written));
         context
             .terminal
@@ -236,8 +240,8 @@ impl Create {
 }
 
 /// Start the project's node in the background and get the administrator's credential.
-pub(super) async fn launch(context: &Context, written: &Written) -> Result<CredentialStatus> {
-    if let Err(error) = process::start_new(&written.folder).await {
+pub(super) async fn launch(context: &Context, written: &Written, node: OpenNode) -> Result<CredentialStatus> {
+    if let Err(error) = process::start_new(node).await {
         written.undo(context);
         return Err(error);
     }
@@ -253,9 +257,11 @@ fn caller_of(context: &Context, written: &Written) -> Caller {
     }
 }
 
-async fn run_in_foreground(context: &Context, written: Written) -> Result<()> {
-    let signals = StopSignals::install()?;
-    let node = written.folder.open()?;
+async fn run_in_foreground(
+    context: &Context,
+    signals: StopSignals,
+    (written, node): (Written, OpenNode),
+) -> Result<()> {
     let ran = Arc::new(AtomicBool::new(false));
     let written = Arc::new(written);
     let (runs, of, cx) = (ran.clone(), written.clone(), context.clone());

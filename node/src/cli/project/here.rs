@@ -38,14 +38,14 @@ impl EnrollHere {
                 result => result,
             };
         }
-        let written = match write(context, "default", &self.place, Some(&identity.record.name)) {
+        let (written, node) = match write(context, "default", &self.place, Some(&identity.record.name)) {
             // Another `enroll` is at it at this moment: its project is ours.
             Err(error) if error.code == ErrorCode::AlreadyExists => {
                 return self.after_another(context, &identity, error).await;
             }
             result => result?,
         };
-        let credential = launch(context, &written).await?;
+        let credential = launch(context, &written, node).await?;
         context.terminal.done(created_text(&written));
         context
             .terminal
