@@ -317,18 +317,22 @@ async fn a_refused_peer_that_takes_no_answers_does_not_keep_others_from_theirs()
         bytes: 1,
     });
     let mut deaf = world.far.context(options).unwrap();
+    let before = world.far.workers().len();
     for _ in 0..200 {
         deaf.send_message(Message::new("outlet", "deaf", [0u8].as_slice()))
             .await
             .unwrap();
     }
-    let with_waiting = world.far.workers().len();
+    eventually("refusals wait for the peer that takes none", || {
+        world.far.workers().len() >= before + 3
+    })
+    .await;
     let mut client = TcpStream::connect(world.inlet.local()).await.unwrap();
     is_closed(&mut client).await;
     let failure = world.inlet.status().last_failure().unwrap();
     assert_eq!(failure.kind, FailureKind::DeniedByPeer);
     eventually("they do not wait for ever", || {
-        world.far.workers().len() + 3 <= with_waiting
+        world.far.workers().len() <= before
     })
     .await;
     drop(deaf);
