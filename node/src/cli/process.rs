@@ -28,6 +28,10 @@ use crate::state::{NodeFolder, OpenNode};
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long a node may take to stop after it was asked to.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// How long a node may take to say that it runs.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// How long the lock of a process that was killed may be held after that.
+const END_LIMIT: Duration = Duration::from_secs(2);
 /// How long a node in this process may take to stop after a signal, before the process ends all the same.
 const FOREGROUND_STOP_LIMIT: Duration = Duration::from_millis(1_700);
 /// How often to look whether a process has given up its lock.
@@ -298,6 +302,13 @@ pub(crate) async fn stop(folder: &NodeFolder) -> Result<Stopped> {
         format!("the node `{}` cannot be stopped", folder.name()),
     )
     .hint("it may belong to another user; stop its process by hand"))
+}
+
+/// Whether a node that seems to run is only what is left of it: the lock of a process that was killed is held until the
+/// kernel has taken the process apart. Returns when the lock is free, if so.
+pub(crate) async fn is_ending(folder: &NodeFolder) -> bool {
+    let client = NodeClient::new(folder.clone()).with_timeout(ANSWER_LIMIT);
+    client.get::<NodeStatus>(path::NODE).await.is_err() && stops_within(folder, END_LIMIT).await
 }
 
 async fn stops_within(folder: &NodeFolder, limit: Duration) -> bool {

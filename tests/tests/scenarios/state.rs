@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use portolan_tests::service::echoes;
-use portolan_tests::{Home, Outcome, Project, Service, eventually, skip};
+use portolan_tests::{Home, Outcome, Project, Service, eventually, process, skip};
 
 use crate::exit;
 
@@ -293,4 +293,24 @@ fn a_home_sealed_with_a_passphrase_is_of_no_use_without_it() {
         refused.says(&["PORTOLAN_PASSPHRASE"]);
     }
     assert!(with(right, "node create n1").succeeded());
+}
+
+#[test]
+fn a_node_whose_killed_process_still_holds_its_lock_is_started_all_the_same() {
+    let home = Arc::new(Home::new());
+    home.ok(["node", "create", "n1"]);
+    let pid = home.node_process("n1");
+    // It holds the lock and says nothing, like a process that the kernel takes apart.
+    process::pause(pid);
+    let starting = std::thread::spawn({
+        let home = home.clone();
+        move || home.run(["node", "start", "n1"])
+    });
+    eventually("the command asks the node", Duration::from_secs(10), || {
+        home.processes().len() > 1 || starting.is_finished()
+    });
+    process::kill(pid);
+    let outcome = starting.join().unwrap();
+    assert!(outcome.succeeded(), "{outcome}");
+    assert_ne!(home.node_process("n1"), pid, "{outcome}");
 }

@@ -168,7 +168,7 @@ fn default_or(context: &Context, name: Option<String>) -> Result<NodeFolder> {
 async fn start(context: &Context, name: Option<String>) -> Result<()> {
     let folder = default_or(context, name)?;
     let name = folder.name().to_owned();
-    if folder.is_running() {
+    if folder.is_running() && !process::is_ending(&folder).await {
         context
             .terminal
             .note(format!("The node `{name}` is already running."));
