@@ -147,11 +147,19 @@ impl Command {
             } => {
                 let wanted = rights(attribute, relay, enroller)?;
                 let caller = caller(context, &trust)?;
-                remote::add_member(&caller, &identifier, &wanted).await?;
+                let before = remote::add_member(&caller, &identifier, &wanted).await?;
                 let project = caller.project.name;
                 context
                     .terminal
                     .done(format!("{identifier} is a member of the project `{project}`."));
+                if let Some(before) = before.map(|member| member.attributes.attributes)
+                    && before != wanted
+                {
+                    context.terminal.note(format!(
+                        "This replaces what was attested before: {}",
+                        attributes(&before)
+                    ));
+                }
                 let plain = card(&[
                     ("Member", identifier.clone()),
                     ("Attributes", attributes(&wanted)),

@@ -520,7 +520,7 @@ pub async fn show_member(caller: &Caller, identifier: &str) -> Result<Member> {
     Ok(member(&wanted, entry))
 }
 
-/// Add or change a member.
+/// Add a member, or replace what the authority attests of one. What it attested before, if it was one.
 ///
 /// # Errors
 ///
@@ -529,14 +529,17 @@ pub async fn add_member(
     caller: &Caller,
     identifier: &str,
     attributes: &BTreeMap<String, String>,
-) -> Result<()> {
+) -> Result<Option<Member>> {
     let (wanted, attributes) = (self::identifier(identifier)?, self::attributes(attributes)?);
     ask(caller, async |asking| {
-        asking
-            .client()
+        let client = asking.client();
+        // Whoever may not look, or asks about nobody, finds nothing here, and adding has its own errors.
+        let before = client.member(&wanted).await.ok();
+        client
             .add_member(&wanted, attributes)
             .await
-            .map_err(client_error)
+            .map_err(client_error)?;
+        Ok(before.map(|entry| member(&wanted, entry)))
     })
     .await
 }

@@ -50,7 +50,10 @@ fn a_member_that_was_refused_a_relay_gets_it_by_the_steps_that_the_refusal_names
         .says(&["project-member add", "project enroll"]);
     let right = ["--attribute", "role=service", "--relay", "bank"];
     let add = ["project-member", "add", &identifier];
-    project.home.ok(add.iter().chain(&right));
+    project
+        .home
+        .run(add.iter().chain(&right))
+        .says(&["replaces", "role=service"]);
     member.home.ok(["project", "enroll"]);
     portolan_tests::eventually("the node has its right", UP_LIMIT, || {
         member.home.run(["relay", "create", "bank"]).succeeded()
