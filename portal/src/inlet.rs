@@ -17,8 +17,10 @@ use tokio::time::Instant;
 
 use crate::connection::{Asking, Connection, Parts};
 use crate::gate;
+use crate::intercept::{Interception, Side};
 use crate::memory::WindowMemory;
 use crate::protocol::PortalMessage;
+use crate::socket::Socket;
 use crate::status::{FailureHook, FailureKind, PortalStatus};
 use crate::stream::Stream;
 use crate::ways::{OnWay, Ways};
@@ -49,6 +51,8 @@ pub struct InletOptions {
     pub memory: WindowMemory,
     /// Ways to the outlet side by side, [`MAX_STRIPES`](crate::MAX_STRIPES) at most; see [`Inlet::connect_stripe`].
     pub stripes: usize,
+    /// What stands between clients and the portal.
+    pub intercept: Option<Interception>,
     /// Told of each failure: a session may look at its path sooner.
     pub on_failure: Option<FailureHook>,
 }
@@ -63,6 +67,7 @@ impl Default for InletOptions {
             enable_nagle: false,
             memory: WindowMemory::default(),
             stripes: 1,
+            intercept: None,
             on_failure: None,
         }
     }
@@ -287,6 +292,7 @@ impl Acceptor {
         };
         let request = Box::new(Request {
             client,
+            intercept: self.options.intercept.clone(),
             on_way,
             ping,
             asking: Asking { route, takes_early },
@@ -313,6 +319,7 @@ impl Acceptor {
 /// A client, and what it needs.
 struct Request {
     client: Client,
+    intercept: Option<Interception>,
     on_way: OnWay,
     ping: PortalMessage,
     asking: Asking,
@@ -331,6 +338,7 @@ async fn serve(ctx: Context, request: Box<Request>) {
     let mut connection = {
         let Request {
             client,
+            intercept,
             on_way,
             ping,
             asking,
@@ -344,6 +352,13 @@ async fn serve(ctx: Context, request: Box<Request>) {
                 Err(error) => return parts.open.0.fail(FailureKind::Reset, error.to_string()),
             },
         };
+        let socket = match intercept {
+            None => Socket::Plain(socket),
+            Some(intercept) => match intercepted(&ctx, &intercept, socket, &asking.route) {
+                Ok(socket) => socket,
+                Err(error) => return parts.open.0.fail(FailureKind::Intercepted, error.to_string()),
+            },
+        };
         let mut connection = Box::new(Connection::inlet(ctx, parts, socket, asking));
         if let Err(end) = connection.ask(&ping) {
             return Box::pin(connection.end(end)).await;
@@ -352,4 +367,20 @@ async fn serve(ctx: Context, request: Box<Request>) {
     };
     let end = poll_fn(|cx| connection.poll(cx)).await;
     Box::pin(connection.end(end)).await;
+}
+
+/// Puts an interceptor before a client.
+fn intercepted(
+    ctx: &Context,
+    intercept: &Interception,
+    client: TcpStream,
+    route: &Route,
+) -> io::Result<Socket> {
+    let node = ctx.node();
+    // As rules for what is sent see it: the first hop that leaves the node is the channel, or there is none.
+    let leaves = route.iter().find(|hop| node.is_terminal(hop));
+    let peer = leaves.and_then(|channel| node.peer_of(channel));
+    let endpoint = client.peer_addr().ok().map(|address| address.to_string());
+    let opened = intercept.open(Side::Inlet, peer.map(|peer| peer.identifier), endpoint)?;
+    Ok(opened.around(Socket::Plain(client)))
 }

@@ -29,6 +29,7 @@
 //! | the same, of all connections of a node, mailboxes aside | [`WindowMemory`] | windows do not grow, large ones shrink, streams begin with less, and at last new ones are refused |
 //! | credit that was asked back and is not given back | 3 beats of 10 s in which the other end is heard | the connection is closed |
 //! | answers that nobody takes: refusals of an outlet | 64, 4 for each peer, 5 s | dropped |
+//! | the same, with an interceptor | [`intercept`] has what it may hold | it is given no more |
 //! | bytes sent behind a Ping | [`stream::EARLY`] | the rest waits for the Pong |
 //! | connections of an inlet or outlet | settings | further ones are refused, with the reason |
 //! | time to connect to the target, and for the Pong | settings | the client is closed, with the reason |
@@ -41,6 +42,7 @@
 //! * `early`: how what comes right behind a Ping finds the connection.
 //! * [`status`]: counters and failures.
 //! * [`socket`]: the application's side, plain or wrapped (TLS).
+//! * [`intercept`]: what may stand between an application and its end.
 //! * `ways`: the ways from an inlet to its outlet, side by side.
 //! * `gate`: rules that close a connection when they refuse one of its messages.
 
@@ -49,6 +51,7 @@ mod connection;
 mod early;
 mod gate;
 pub mod inlet;
+pub mod intercept;
 pub mod memory;
 pub mod outlet;
 pub mod protocol;
@@ -58,6 +61,7 @@ pub mod stream;
 mod ways;
 
 pub use inlet::{Inlet, InletOptions};
+pub use intercept::{Intercept, Interception, Interceptor};
 pub use memory::WindowMemory;
 pub use outlet::{Outlet, OutletOptions};
 pub use socket::{ByteStream, Wrap, Wrapping};

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use crate::connection::{ANSWER_TIMEOUT, Connecting, Connection, Parts};
 use crate::early::Early;
 use crate::gate::{self, Detour};
+use crate::intercept::{Interception, Side};
 use crate::memory::WindowMemory;
 use crate::protocol::{Offer, PortalMessage, Reason};
 use crate::socket::{Socket, Wrap};
@@ -49,6 +50,8 @@ pub struct OutletOptions {
     /// What waits for targets and may still come, of all connections together; to be shared by all portals of a node.
     /// Inlets for which there is none left are refused.
     pub memory: WindowMemory,
+    /// What stands between the portal and the target, outside of what [`wrap`](Self::wrap) does.
+    pub intercept: Option<Interception>,
     /// Told of each failure.
     pub on_failure: Option<FailureHook>,
 }
@@ -62,6 +65,7 @@ impl Default for OutletOptions {
             max_connections: MAX_CONNECTIONS,
             enable_nagle: false,
             wrap: None,
+            intercept: None,
             memory: WindowMemory::default(),
             on_failure: None,
         }
@@ -229,15 +233,26 @@ impl Listener {
         )
         .placement(placement);
         let (target, enable_nagle) = (Arc::clone(&self.target), self.options.enable_nagle);
+        let peer = message.peer().map(|peer| peer.identifier);
         let socket = Box::pin({
             let (target, wrap) = (Arc::clone(&target), self.options.wrap.clone());
+            let intercept = self.options.intercept.clone();
             async move {
+                // It may refuse the connection: then there is none to the target.
+                let interceptor = match intercept {
+                    Some(intercept) => Some(intercept.open(Side::Outlet, peer, Some(target.to_string()))?),
+                    None => None,
+                };
                 let socket = TcpStream::connect(&*target).await?;
                 set_up(&socket, enable_nagle);
-                match wrap {
-                    None => Ok(Socket::Plain(socket)),
-                    Some(wrap) => wrap(socket).await.map(Socket::Wrapped),
-                }
+                let socket = match wrap {
+                    None => Socket::Plain(socket),
+                    Some(wrap) => Socket::Wrapped(wrap(socket).await?),
+                };
+                Ok(match interceptor {
+                    None => socket,
+                    Some(interceptor) => interceptor.around(socket),
+                })
             }
         });
         let limit = self.options.connect_timeout;
@@ -246,7 +261,7 @@ impl Listener {
                 stream,
                 first_hop: back.next().cloned(),
                 remote: Some(back),
-                peer: message.peer().map(|peer| peer.identifier),
+                peer,
                 refused,
                 outgoing: self.options.outgoing.clone(),
                 early,

@@ -129,6 +129,8 @@ pub enum Reason {
     Stopped,
     /// The other end broke the protocol.
     Protocol,
+    /// An interceptor ended it, or failed.
+    Intercepted,
     /// A reason that this version does not know.
     Other(u64),
 }
@@ -144,6 +146,7 @@ impl Reason {
             Self::Stalled => 5,
             Self::Stopped => 6,
             Self::Protocol => 7,
+            Self::Intercepted => 8,
             Self::Other(code) => code,
         }
     }
@@ -158,6 +161,7 @@ impl Reason {
             5 => Self::Stalled,
             6 => Self::Stopped,
             7 => Self::Protocol,
+            8 => Self::Intercepted,
             other => Self::Other(other),
         }
     }

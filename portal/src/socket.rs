@@ -12,6 +12,8 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::intercept::Intercepted;
+
 /// A stream of bytes in both directions.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -28,6 +30,8 @@ pub type Wrapping = Pin<Box<dyn Future<Output = io::Result<Box<dyn ByteStream>>>
 pub(crate) enum Socket {
     Plain(TcpStream),
     Wrapped(Box<dyn ByteStream>),
+    /// With an interceptor before it.
+    Intercepted(Box<Intercepted>),
 }
 
 impl Socket {
@@ -53,6 +57,7 @@ impl Socket {
                 let mut room = payload.buffer_mut().limit(limit);
                 ready!(pin!(stream.read_buf(&mut room)).poll(cx))?;
             }
+            Socket::Intercepted(intercepted) => return intercepted.poll_read(limit, cx),
         }
         Poll::Ready(Ok(payload))
     }
@@ -67,6 +72,7 @@ impl Socket {
             (Socket::Plain(socket), [one]) => Pin::new(socket).poll_write(cx, one),
             (Socket::Plain(socket), all) => Pin::new(socket).poll_write_vectored(cx, all),
             (Socket::Wrapped(stream), all) => Pin::new(stream).poll_write_vectored(cx, all),
+            (Socket::Intercepted(intercepted), all) => intercepted.poll_write(all, cx),
         }
     }
 
@@ -75,7 +81,7 @@ impl Socket {
     pub(crate) fn write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Socket::Plain(socket) => SockRef::from(&*socket).send(bytes),
-            Socket::Wrapped(_) => Err(io::ErrorKind::WouldBlock.into()),
+            Socket::Wrapped(_) | Socket::Intercepted(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -84,6 +90,7 @@ impl Socket {
         match self {
             Socket::Plain(_) => Poll::Ready(Ok(())),
             Socket::Wrapped(stream) => Pin::new(stream).poll_flush(cx),
+            Socket::Intercepted(intercepted) => intercepted.poll_flush(cx),
         }
     }
 
@@ -93,13 +100,39 @@ impl Socket {
         match self {
             Socket::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Socket::Wrapped(stream) => Pin::new(stream).poll_shutdown(cx),
+            Socket::Intercepted(intercepted) => intercepted.poll_shutdown(cx),
+        }
+    }
+
+    /// Whether an interceptor stands before it.
+    pub(crate) fn is_intercepted(&self) -> bool {
+        matches!(self, Socket::Intercepted(_))
+    }
+
+    /// Whether the application has taken something from an interceptor since this was asked last.
+    pub(crate) fn has_progressed(&mut self) -> bool {
+        match self {
+            Socket::Plain(_) | Socket::Wrapped(_) => false,
+            Socket::Intercepted(intercepted) => intercepted.has_progressed(),
+        }
+    }
+
+    /// Bytes that an interceptor has for the application and that it has not taken; `None` if it has said its last word.
+    pub(crate) fn unwritten(&self) -> Option<usize> {
+        match self {
+            Socket::Plain(_) | Socket::Wrapped(_) => None,
+            Socket::Intercepted(intercepted) => intercepted.unwritten(),
         }
     }
 
     /// When it is dropped, the application shall see an error and not a clean end that looks like a complete answer.
     pub(crate) fn end_with_an_error(&self) {
-        if let Socket::Plain(socket) = self {
-            let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        match self {
+            Socket::Plain(socket) => {
+                let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+            }
+            Socket::Wrapped(_) => {}
+            Socket::Intercepted(intercepted) => intercepted.end_with_an_error(),
         }
     }
 }

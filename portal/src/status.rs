@@ -28,6 +28,8 @@ pub enum FailureKind {
     Reset,
     /// The application did not read.
     Stalled,
+    /// An interceptor, here or at the other end, ended it or failed.
+    Intercepted,
     /// Something else that the peer did or said.
     Peer,
 }
@@ -80,12 +82,12 @@ impl PortalStatus {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Bytes read from applications (inlet) or from the target (outlet).
+    /// Bytes read from applications (inlet) or from the target (outlet); with an interceptor, those that it let go on.
     pub fn from_application(&self) -> u64 {
         self.from_application.load(Ordering::Relaxed)
     }
 
-    /// Bytes written to applications or to the target.
+    /// Bytes written to applications or to the target; with an interceptor, those that were given to it.
     pub fn to_application(&self) -> u64 {
         self.to_application.load(Ordering::Relaxed)
     }

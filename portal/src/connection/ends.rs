@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::{ANSWER_TIMEOUT, Connection};
 use crate::application::GATHERED;
+use crate::intercept;
 use crate::protocol::{PortalMessage, Reason};
 use crate::status::FailureKind;
 use crate::stream::Role;
@@ -88,6 +89,14 @@ impl Connection {
     }
 
     pub(super) fn unreachable(&mut self, error: &io::Error) -> End {
+        if let Some(text) = intercept::said(error) {
+            return match self.answer() {
+                Ok(()) => intercepted(text),
+                Err(_) => End::Silent {
+                    failure: Some((FailureKind::Intercepted, text)),
+                },
+            };
+        }
         let target = self
             .connecting
             .as_ref()
@@ -127,6 +136,7 @@ impl Connection {
             Reason::Denied => FailureKind::DeniedByPeer,
             Reason::Limit => FailureKind::Limit,
             Reason::Reset => FailureKind::Reset,
+            Reason::Intercepted => FailureKind::Intercepted,
             Reason::Stopped | Reason::Stalled | Reason::Protocol | Reason::Other(_) => FailureKind::Peer,
         };
         // What a peer says is shown to people: one line, no control characters.
@@ -139,10 +149,21 @@ impl Connection {
 }
 
 pub(super) fn broken(error: &io::Error) -> End {
+    if let Some(text) = intercept::said(error) {
+        return intercepted(text);
+    }
     End::Local {
         reason: Reason::Reset,
         kind: FailureKind::Reset,
         text: format!("the application's connection broke: {error}"),
+    }
+}
+
+fn intercepted(text: String) -> End {
+    End::Local {
+        reason: Reason::Intercepted,
+        kind: FailureKind::Intercepted,
+        text,
     }
 }
 

@@ -1,5 +1,6 @@
 //! From the other end to the application.
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::task::{self, Poll};
 
@@ -10,6 +11,7 @@ use super::Connection;
 use super::ends::{End, broken, broken_protocol, stopped};
 use super::time::{BEAT, Due, LAST_WRITE};
 use crate::application::GATHERED;
+use crate::intercept;
 use crate::protocol::{PortalMessage, Reason};
 use crate::status::FailureKind;
 use crate::stream::Event;
@@ -147,10 +149,7 @@ impl Connection {
                         .to_application
                         .fetch_add(written as u64, Ordering::Relaxed);
                 }
-                // It is gone, and all that was left to do was to write to it.
-                Poll::Ready(Err(error)) => {
-                    return Err(self.closing.take().map_or_else(|| broken(&error), |end| *end));
-                }
+                Poll::Ready(Err(error)) => return Err(self.unwritable(&error)),
                 Poll::Pending => break,
             }
         }
@@ -158,16 +157,27 @@ impl Connection {
         if self.unflushed {
             match socket.poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(error)) if self.closing.is_none() => return Err(broken(&error)),
-                Poll::Ready(Err(_)) | Poll::Pending => {}
+                Poll::Ready(Err(error)) if self.closing.is_none() || socket.is_intercepted() => {
+                    return Err(self.unwritable(&error));
+                }
+                Poll::Ready(Err(_)) => {}
+                Poll::Pending => moved |= socket.has_progressed(),
             }
         }
         if self.arrived.is_empty() {
             if self.remote_end {
-                if socket.poll_shutdown(cx).is_pending() {
-                    let limit = (Instant::now() + LAST_WRITE, Due::Written);
-                    self.deadline.get_or_insert(limit);
-                    return Ok(moved);
+                match socket.poll_shutdown(cx) {
+                    Poll::Pending => {
+                        if socket.has_progressed() {
+                            self.deadline.take_if(|(_, due)| *due == Due::Written);
+                        }
+                        let limit = (Instant::now() + LAST_WRITE, Due::Written);
+                        self.deadline.get_or_insert(limit);
+                        return Ok(moved);
+                    }
+                    // What an interceptor had still to say is lost.
+                    Poll::Ready(Err(error)) if socket.is_intercepted() => return Err(self.unwritable(&error)),
+                    Poll::Ready(_) => {}
                 }
                 self.remote_end = false;
                 self.deadline.take_if(|(_, due)| *due == Due::Written);
@@ -188,6 +198,15 @@ impl Connection {
             self.grant()?;
         }
         Ok(moved)
+    }
+
+    /// What the application, or an interceptor before it, does not take any more.
+    fn unwritable(&mut self, error: &io::Error) -> End {
+        match self.closing.take() {
+            // It is gone, and all that was left to do was to write to it.
+            Some(end) if intercept::said(error).is_none() => *end,
+            _ => broken(error),
+        }
     }
 
     /// Whether a stock peer has sent all that may wait here. What comes after the end is not kept.

@@ -23,7 +23,6 @@ use std::task::{self, Poll};
 use std::time::Duration;
 
 use portolan_runtime::{AccessControl, Address, Context, Message, Payload, PeerIdentifier, Route};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -145,9 +144,9 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// An inlet's connection, to be asked for.
-    pub(crate) fn inlet(ctx: Context, parts: Parts, socket: TcpStream, asking: Asking) -> Self {
+    pub(crate) fn inlet(ctx: Context, parts: Parts, socket: Socket, asking: Asking) -> Self {
         Self {
-            socket: Some(Socket::Plain(socket)),
+            socket: Some(socket),
             asking: Some(Box::new(asking)),
             ..Self::new(ctx, parts)
         }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::Connection;
 use super::ends::{End, broken, broken_protocol};
 use crate::protocol::{PortalMessage, Reason};
+use crate::socket::Socket;
 use crate::status::FailureKind;
 use crate::stream::Beat;
 
@@ -60,12 +61,14 @@ impl Connection {
         }
         let deadline = self.deadline;
         match deadline {
-            Some((at, Due::Written)) if at <= next && self.closing.is_none() => {
+            Some((at, Due::Written))
+                if at <= next && self.closing.is_none() && self.unwritten().is_none() =>
+            {
                 // The application does not take the end of a wrapped stream; the other direction may go on.
                 (self.remote_end, self.deadline) = (false, None);
                 Ok(true)
             }
-            Some((at, Due::Lingered)) if at <= next && !self.arrived.is_empty() && !self.is_full() => {
+            Some((at, Due::Lingered)) if at <= next && self.unwritten().is_some() && !self.is_full() => {
                 // The application is slower than the path: what has arrived is still its own.
                 self.remote_end = true;
                 self.write_the_rest(End::Finished);
@@ -94,17 +97,14 @@ impl Connection {
                 End::Silent { failure }
             }
             // The end of a stream that lacks its last bytes must not look like a clean one.
-            Due::Lingered | Due::Written if !self.arrived.is_empty() => End::Silent {
-                failure: Some((
-                    FailureKind::Stalled,
-                    format!(
-                        "the application did not take the last {} bytes",
-                        self.arrived.bytes()
-                    ),
-                )),
+            Due::Lingered | Due::Written => match self.unwritten() {
+                Some(bytes) => End::Local {
+                    reason: Reason::Stalled,
+                    kind: FailureKind::Stalled,
+                    text: format!("the application did not take the last {bytes} bytes"),
+                },
+                None => self.closing.take().map_or(End::Finished, |end| *end),
             },
-            Due::Lingered => End::Finished,
-            Due::Written => self.closing.take().map_or(End::Finished, |end| *end),
             Due::Stalled(looks) => {
                 let time = LOOK * looks.into();
                 let others = if time < STALL {
@@ -139,6 +139,15 @@ impl Connection {
         }
     }
 
+    /// Bytes that have arrived for the application and that it has not taken; `None` if there are none.
+    fn unwritten(&self) -> Option<usize> {
+        let held = self.socket.as_ref().and_then(Socket::unwritten);
+        match (self.arrived.is_empty(), held) {
+            (true, held) => held,
+            (false, held) => Some(self.arrived.bytes() + held.unwrap_or(0)),
+        }
+    }
+
     /// A stock peer's channel waits while the buffer and the mailbox of its connection are full, and others that use it too.
     pub(super) fn watch_stall(&mut self, moved: bool) {
         let stalled = self.is_full();
@@ -170,6 +179,13 @@ impl Connection {
         let (Some(socket), stream) = (&mut self.socket, &mut self.stream) else {
             return Ok(false);
         };
+        if let Socket::Intercepted(intercepted) = socket {
+            return match intercepted.write_now() {
+                Ok(written) => Ok(written > 0),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+                Err(error) => Err(broken(&error)),
+            };
+        }
         match self.arrived.write_now(socket, |length| stream.delivered(length)) {
             Ok(written) => {
                 let count = &self.open.0.to_application;
