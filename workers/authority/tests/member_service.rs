@@ -1,55 +1,14 @@
 //! What every member may know: who was removed, told at once, and which attributes nobody has.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_authority::attributes::MemberAttributes;
-use portolan_authority::authority::Authority;
-use portolan_authority::client::{AuthorityClient, ClientError};
-use portolan_authority::issuer::{CredentialSettings, Issuer};
+use portolan_authority::client::ClientError;
 use portolan_authority::protocol::{CreateToken, MAX_REMOVALS, Removal, Removals, RemovalsQuestion};
-use portolan_authority::rules::{Caller, RoleSettings};
-use portolan_authority::services::Services;
-use portolan_authority::store::Store;
-use portolan_identity::{
-    Identifier, Identity, KeyType, MemoryIdentityRepository, MemoryPurposeKeyRepository, MemorySecretStore,
-    SoftwareVault,
-};
-use portolan_runtime::{Address, Context, Envelope, Node, Peer, PeerIdentifier, Result, Route, SyncWorker};
+use portolan_authority::rules::Caller;
+use portolan_identity::Identifier;
 
-const NOW: u64 = 1_700_000_000;
-const ADMIN: u8 = 1;
-
-/// Stands for both ends of a secure channel with a peer: what passes comes from that peer.
-struct FakeChannel(PeerIdentifier);
-
-impl SyncWorker for FakeChannel {
-    fn handle(&mut self, ctx: &mut Context, envelope: Envelope) -> Result<()> {
-        let mut message = envelope.message;
-        if let Some(own) = message.onward.step() {
-            message.local.peer = Some(Arc::new(Peer {
-                identifier: self.0,
-                channel: own.clone(),
-            }));
-            message.back.prepend(own);
-        }
-        ctx.forward(message)?;
-        Ok(())
-    }
-}
-
-struct Hub {
-    node: Node,
-    authority: Arc<Authority>,
-}
-
-fn id(byte: u8) -> Identifier {
-    Identifier::from([byte; 32])
-}
-
-fn attributes(pairs: &[(&str, &str)]) -> MemberAttributes {
-    MemberAttributes::new(pairs.iter().copied()).expect("inside all limits")
-}
+mod hub;
+use hub::{ADMIN, Hub, NOW, attributes, id};
 
 fn admin() -> Caller {
     Caller {
@@ -58,62 +17,23 @@ fn admin() -> Caller {
     }
 }
 
-impl Hub {
-    /// With members 2 to 9.
-    fn start() -> Self {
-        let node = Node::new().expect("a node");
-        let vault = Arc::new(SoftwareVault::new(MemorySecretStore::default()));
-        let identity = Identity::create(&*vault, NOW, KeyType::Ed25519).expect("a vault in memory");
-        let store = Store::open_in_memory(*identity.identifier()).expect("a store in memory");
-        let authority = Arc::new(Authority::new(store, RoleSettings::default()));
-        authority
-            .set_pre_trusted([(id(ADMIN), attributes(&[("ockam-role", "enroller")]))], NOW)
-            .expect("a store in memory");
-        for member in 2..10 {
-            authority
-                .add_member(&admin(), &id(member), attributes(&[("role", "client")]), NOW)
-                .expect("an administrator");
-        }
-        let issuer = Issuer::new(
-            identity,
-            vault,
-            Arc::new(MemoryPurposeKeyRepository::default()),
-            Arc::new(MemoryIdentityRepository::default()),
-            CredentialSettings {
-                project_id: "p1".into(),
-                include_trust_context_id: true,
-                ttl: 3600,
-            },
-        )
-        .expect("good settings");
-        let mut services = Services::new(Arc::clone(&authority), Arc::new(issuer));
-        services.clock = Arc::new(|| NOW);
-        services.start(&node).expect("free addresses");
-        Self { node, authority }
+/// With members 2 to 9.
+fn hub_with_members() -> Hub {
+    let hub = Hub::start();
+    for member in 2..10 {
+        hub.authority
+            .add_member(&admin(), &id(member), attributes(&[("role", "client")]), NOW)
+            .expect("an administrator");
     }
+    hub
+}
 
-    fn context(&self) -> Context {
-        self.node.context(Address::random()).expect("a running node")
-    }
-
-    fn client<'a>(&self, ctx: &'a Context, peer: u8) -> AuthorityClient<'a> {
-        let address = Address::local(format!("channel-{peer}"));
-        if !self.node.has_worker(&address) {
-            let channel = FakeChannel(PeerIdentifier([peer; 32]));
-            self.node
-                .start_sync_worker(address.clone(), channel)
-                .expect("a free address");
-        }
-        AuthorityClient::new(ctx, Route::from(address)).with_timeout(Duration::from_secs(10))
-    }
-
-    fn remove(&self, member: u8) {
-        assert!(
-            self.authority
-                .delete_member(&admin(), &id(member), NOW)
-                .expect("an administrator")
-        );
-    }
+fn remove(hub: &Hub, member: u8) {
+    assert!(
+        hub.authority
+            .delete_member(&admin(), &id(member), NOW)
+            .expect("an administrator")
+    );
 }
 
 fn after(after: u64, wait: u64) -> RemovalsQuestion {
@@ -122,7 +42,7 @@ fn after(after: u64, wait: u64) -> RemovalsQuestion {
 
 #[tokio::test]
 async fn a_member_that_waits_is_told_of_a_removal_when_it_happens() {
-    let hub = Hub::start();
+    let hub = hub_with_members();
     let ctx = hub.context();
     let client = hub.client(&ctx, 2);
     let none = client.removals(&after(0, 0)).await.expect("a member");
@@ -133,7 +53,7 @@ async fn a_member_that_waits_is_told_of_a_removal_when_it_happens() {
     // It has been asked by then, or asks later; either way it is told.
     let early = tokio::time::timeout(Duration::from_millis(50), &mut waiting).await;
     assert!(early.is_err(), "answered before anything happened: {early:?}");
-    hub.remove(3);
+    remove(&hub, 3);
     let told = tokio::time::timeout(Duration::from_secs(10), waiting)
         .await
         .expect("long before the 30 s are over")
@@ -154,9 +74,9 @@ async fn a_member_that_waits_is_told_of_a_removal_when_it_happens() {
 
 #[tokio::test]
 async fn nobody_but_members_may_ask_or_wait() {
-    let hub = Hub::start();
+    let hub = hub_with_members();
     let ctx = hub.context();
-    hub.remove(2);
+    remove(&hub, 2);
     for stranger in [2, 77] {
         let client = hub.client(&ctx, stranger);
         for wait in [0, 30] {
@@ -171,7 +91,7 @@ async fn nobody_but_members_may_ask_or_wait() {
 
 #[tokio::test]
 async fn a_node_that_was_away_is_told_everything_in_pages() {
-    let hub = Hub::start();
+    let hub = hub_with_members();
     let ctx = hub.context();
     let client = hub.client(&ctx, 2);
     let removed = MAX_REMOVALS + 7;
@@ -202,7 +122,7 @@ async fn a_node_that_was_away_is_told_everything_in_pages() {
 
 #[tokio::test]
 async fn a_member_that_asks_without_end_takes_nobodys_place() {
-    let hub = Hub::start();
+    let hub = hub_with_members();
     let ctx = hub.context();
     let greedy = hub.client(&ctx, 2).with_timeout(Duration::from_millis(200));
     let question = after(0, 30);
@@ -226,7 +146,7 @@ async fn a_member_that_asks_without_end_takes_nobodys_place() {
             .await
             .is_err()
     );
-    hub.remove(5);
+    remove(&hub, 5);
     let told = waiting.await.expect("a member");
     assert_eq!(told.removals.len(), 1);
     hub.node.stop().await;
@@ -234,7 +154,7 @@ async fn a_member_that_asks_without_end_takes_nobodys_place() {
 
 #[tokio::test]
 async fn four_questions_of_a_member_wait_at_a_time() {
-    let hub = Hub::start();
+    let hub = hub_with_members();
     let ctx = hub.context();
     let client = hub.client(&ctx, 2).with_timeout(Duration::from_secs(2));
     let question = after(0, 1);
@@ -248,7 +168,7 @@ async fn four_questions_of_a_member_wait_at_a_time() {
 
 #[tokio::test]
 async fn a_member_learns_which_attributes_nobody_has() {
-    let hub = Hub::start();
+    let hub = hub_with_members();
     let ctx = hub.context();
     let token = CreateToken {
         attributes: attributes(&[("floor", "3")]),

@@ -3,157 +3,28 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use portolan_authority::api::{Method, Request, Response, SECURE_CHANNEL_REQUIRED, Status};
-use portolan_authority::attributes::MemberAttributes;
-use portolan_authority::authority::Authority;
 use portolan_authority::client::{AuthorityClient, ClientError, Enrollment};
 use portolan_authority::code::OneTimeCode;
-use portolan_authority::issuer::{CredentialSettings, InvalidSettings, Issuer, MIN_CREDENTIAL_TTL};
+use portolan_authority::issuer::{InvalidSettings, Issuer, MIN_CREDENTIAL_TTL};
 use portolan_authority::protocol::{
     CREDENTIAL_ISSUER, CreateToken, DIRECT_AUTHENTICATOR, MEMBER_SERVICE, TOKEN_ACCEPTOR, TOKEN_ISSUER,
 };
 use portolan_authority::refusal::CodeRefusal;
 use portolan_authority::rules::{Caller, RoleSettings};
-use portolan_authority::services::{AccountAuthority, Running, Services};
-use portolan_authority::store::Store;
 use portolan_identity::{
-    AttributeRepository, Attributes, HistoryOrder, Identifier, Identity, IdentityRepository, KeyType,
-    MemoryAttributeRepository, MemoryIdentityRepository, MemoryPurposeKeyRepository, MemorySecretStore,
-    SoftwareVault,
+    AttributeRepository, Attributes, HistoryOrder, Identity, IdentityRepository, KeyType,
+    MemoryIdentityRepository, MemoryPurposeKeyRepository, MemorySecretStore, SoftwareVault,
 };
 use portolan_runtime::{
-    AccessControl, Address, Capacity, Context, Envelope, Message, Node, Peer, PeerIdentifier, Result, Route,
-    Routed, SyncWorker, WorkerOptions,
+    AccessControl, Address, Capacity, Message, Peer, PeerIdentifier, Route, Routed, WorkerOptions,
 };
 
-const NOW: u64 = 1_700_000_000;
-const ADMIN: u8 = 1;
-
-/// Stands for both ends of a secure channel with a peer: what passes comes from that peer.
-struct FakeChannel(PeerIdentifier);
-
-impl SyncWorker for FakeChannel {
-    fn handle(&mut self, ctx: &mut Context, envelope: Envelope) -> Result<()> {
-        let mut message = envelope.message;
-        if let Some(own) = message.onward.step() {
-            message.local.peer = Some(Arc::new(Peer {
-                identifier: self.0,
-                channel: own.clone(),
-            }));
-            message.back.prepend(own);
-        }
-        ctx.forward(message)?;
-        Ok(())
-    }
-}
-
-struct Hub {
-    node: Node,
-    authority: Arc<Authority>,
-    identity: Identity,
-    identities: Arc<MemoryIdentityRepository>,
-    account_attributes: Arc<MemoryAttributeRepository>,
-    clock: Arc<AtomicU64>,
-    running: Running,
-}
-
-fn id(byte: u8) -> Identifier {
-    Identifier::from([byte; 32])
-}
-
-fn attributes(pairs: &[(&str, &str)]) -> MemberAttributes {
-    MemberAttributes::new(pairs.iter().copied()).expect("inside all limits")
-}
-
-fn settings(ttl: u64) -> CredentialSettings {
-    CredentialSettings {
-        project_id: "p1".into(),
-        include_trust_context_id: true,
-        ttl,
-    }
-}
-
-impl Hub {
-    fn start() -> Self {
-        Self::start_with(RoleSettings::default())
-    }
-
-    fn start_with(roles: RoleSettings) -> Self {
-        let node = Node::new().expect("a node");
-        let vault = Arc::new(SoftwareVault::new(MemorySecretStore::default()));
-        let identity = Identity::create(&*vault, NOW, KeyType::Ed25519).expect("a vault in memory");
-        let store = Store::open_in_memory(*identity.identifier()).expect("a store in memory");
-        let authority = Arc::new(Authority::new(store, roles));
-        authority
-            .set_pre_trusted([(id(ADMIN), attributes(&[("ockam-role", "enroller")]))], NOW)
-            .expect("a store in memory");
-        let identities = Arc::new(MemoryIdentityRepository::default());
-        let issuer = Issuer::new(
-            identity.clone(),
-            vault,
-            Arc::new(MemoryPurposeKeyRepository::default()),
-            Arc::clone(&identities) as Arc<dyn IdentityRepository>,
-            settings(3600),
-        )
-        .expect("good settings");
-        let clock = Arc::new(AtomicU64::new(NOW));
-        let time = Arc::clone(&clock);
-        let account_attributes = Arc::new(MemoryAttributeRepository::default());
-        let mut services = Services::new(Arc::clone(&authority), Arc::new(issuer));
-        services.clock = Arc::new(move || time.load(Ordering::Relaxed));
-        if roles.account_authority {
-            services.account_authority = Some(AccountAuthority {
-                identifier: id(0xcc),
-                attributes: Arc::clone(&account_attributes) as Arc<dyn AttributeRepository>,
-            });
-        }
-        let running = services.start(&node).expect("free addresses");
-        Self {
-            node,
-            authority,
-            identity,
-            identities,
-            account_attributes,
-            clock,
-            running,
-        }
-    }
-
-    /// The route into a channel of this peer.
-    fn channel(&self, peer: Identifier) -> Route {
-        let address = Address::local(format!("channel-{peer}"));
-        if !self.node.has_worker(&address) {
-            let channel = FakeChannel(PeerIdentifier(*peer.as_bytes()));
-            self.node
-                .start_sync_worker(address.clone(), channel)
-                .expect("a free address");
-        }
-        Route::from(address)
-    }
-
-    fn context(&self) -> Context {
-        self.node.context(Address::random()).expect("a running node")
-    }
-
-    fn client<'a>(&self, ctx: &'a Context, peer: u8) -> AuthorityClient<'a> {
-        AuthorityClient::new(ctx, self.channel(id(peer))).with_timeout(Duration::from_secs(10))
-    }
-
-    /// Sends raw bytes as `peer` and returns the answer.
-    async fn raw(&self, peer: u8, service: &str, payload: Vec<u8>) -> Response {
-        let mut route = self.channel(id(peer));
-        route.push(Address::local(service));
-        let answer: Routed<Vec<u8>> = self
-            .node
-            .send_and_receive(route, payload)
-            .await
-            .expect("an answer");
-        Response::decode(answer.payload()).expect("a response")
-    }
-}
+mod hub;
+use hub::{ADMIN, Hub, NOW, attributes, id, settings};
 
 fn refused(error: ClientError) -> String {
     match error {
