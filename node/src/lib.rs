@@ -15,8 +15,10 @@
 //! | [`demo`] | the whole story on one machine |
 //! | [`engine`] | the running node, and the short conversations with an authority that need none |
 //! | `tls` | TLS as a client: what is trusted |
+//! | [`worker_types`] | workers that the owner starts by name, and [`App`]: a program with types of its own |
 //! | [`cli`] | the commands, their arguments and what they print |
 
+mod app;
 pub mod cli;
 pub mod control;
 pub mod demo;
@@ -26,7 +28,9 @@ pub mod host_port;
 pub mod multiaddr;
 pub mod state;
 mod tls;
+pub mod worker_types;
 
+pub use app::App;
 pub use error::{Error, ErrorCode, Result};
 
 // For programs that are nodes themselves: everything a node is made of, under one name. `examples/` shows how.

@@ -50,3 +50,33 @@ fn find() -> PathBuf {
     );
     path
 }
+
+/// A program of `node/examples/`, built first unless `tests/run` has built all of them.
+///
+/// # Panics
+/// When there is none of that name and none can be built.
+pub fn example(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("a running program has a path");
+    let folder = own
+        .ancestors()
+        .skip(1)
+        .find(|folder| !folder.ends_with("deps"))
+        .expect("an executable is in a folder");
+    if std::env::var_os("PORTOLAN_BIN").is_none()
+        && let Some(cargo) = std::env::var_os("CARGO")
+    {
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "-p", "portolan", "--example", name]);
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        let status = build
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .expect("cargo can be started");
+        assert!(status.success(), "the example {name} does not build");
+    }
+    let path = folder.join("examples").join(name);
+    assert!(path.is_file(), "{} does not exist: build it", path.display());
+    path
+}

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ pub const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Home {
     folder: TempDir,
+    program: Option<PathBuf>,
 }
 
 /// How a command ended.
@@ -47,7 +48,17 @@ impl Home {
             .prefix("portolan-test-")
             .tempdir()
             .expect("a temporary folder can be made");
-        Self { folder }
+        Self {
+            folder,
+            program: None,
+        }
+    }
+
+    /// The same home, whose commands are those of another program than `portolan`.
+    #[must_use]
+    pub fn of_program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = Some(program.into());
+        self
     }
 
     /// A new home below `parent`, for scenarios that choose the file system.
@@ -59,7 +70,10 @@ impl Home {
             .prefix("home-")
             .tempdir_in(parent)
             .expect("a folder can be made there");
-        Self { folder }
+        Self {
+            folder,
+            program: None,
+        }
     }
 
     /// The folder.
@@ -70,7 +84,7 @@ impl Home {
     /// The command as a script would run it: no terminal, standard input closed, only the environment that a service
     /// manager gives.
     pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
-        let mut command = Command::new(binary::portolan());
+        let mut command = Command::new(self.program.clone().unwrap_or_else(binary::portolan));
         self.furnish(&mut command);
         command.args(arguments);
         command

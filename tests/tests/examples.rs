@@ -291,6 +291,18 @@ fn an_ordinary_client_reaches_a_service_through_a_portal() {
 }
 
 #[test]
+fn a_program_with_a_worker_type_of_its_own_has_the_whole_command_line() {
+    // Its scenarios, with nodes, are in `scenarios/workers.rs`.
+    let home = portolan_tests::Home::new().of_program(folder().join("custom_node"));
+    let types = home.json(["worker", "types"]).to_string();
+    assert_says(&types, &["greeter", "Greets whoever writes to it."]);
+    // The documentation shows this very program.
+    let source = include_str!("../../node/examples/custom_node.rs");
+    let code = source.split("\n\n").skip(1).collect::<Vec<_>>().join("\n\n");
+    assert_says(include_str!("../../docs/workers.md"), &[code.trim()]);
+}
+
+#[test]
 fn every_example_says_how_it_is_run_and_is_run_here() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../node/examples");
     let here = include_str!("examples.rs");

@@ -6,6 +6,7 @@ use crate::control::client::NodeClient;
 use crate::engine::remote::Caller;
 use crate::error::{Error, Result};
 use crate::state::{Home, NodeFolder, NodeRole, NodeSpec, OpenNode, OwnIdentity, Project, now};
+use crate::worker_types::WorkerTypes;
 
 use super::output::Terminal;
 use super::process;
@@ -18,11 +19,21 @@ pub(crate) const DEFAULT_LISTENER: &str = "127.0.0.1:0";
 pub(crate) struct Context {
     pub(crate) terminal: Terminal,
     home: Home,
+    types: WorkerTypes,
 }
 
 impl Context {
-    pub(crate) fn new(terminal: Terminal, home: Home) -> Self {
-        Self { terminal, home }
+    pub(crate) fn new(terminal: Terminal, home: Home, types: WorkerTypes) -> Self {
+        Self {
+            terminal,
+            home,
+            types,
+        }
+    }
+
+    /// The worker types of this program.
+    pub(crate) fn types(&self) -> &WorkerTypes {
+        &self.types
     }
 
     pub(crate) fn home(&self) -> &Home {

@@ -27,6 +27,7 @@ mod service;
 mod tcp;
 mod values;
 mod vault;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,7 @@ use clap::{ArgAction, Parser, Subcommand};
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::state::Home;
+use crate::worker_types::WorkerTypes;
 
 use context::Context;
 use output::{Format, Terminal};
@@ -137,9 +139,9 @@ enum Command {
     /// Messages to workers.
     #[command(subcommand)]
     Message(message::Command),
-    /// Workers of a node.
+    /// Workers of a node: start one by the name of its type, stop it, see what it did.
     #[command(subcommand)]
-    Worker(service::WorkerCommand),
+    Worker(worker::Command),
     /// Services of a node.
     #[command(subcommand)]
     Service(service::Command),
@@ -161,6 +163,11 @@ enum Command {
 
 /// Run the command line of this process and say how it ended.
 pub fn run() -> ExitCode {
+    crate::App::new().run()
+}
+
+/// As [`run`], with the worker types of this program, or with what is wrong with them.
+pub(crate) fn run_with(types: Result<WorkerTypes>) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return wrong_arguments(&error),
@@ -181,7 +188,12 @@ pub fn run() -> ExitCode {
         }
     };
     start_log(&cli);
-    let result = runtime.block_on(cli.run(terminal.clone()));
+    let result = runtime.block_on(async {
+        match types {
+            Ok(types) => cli.run(terminal.clone(), types).await,
+            Err(error) => Err(error),
+        }
+    });
     // Threads that still read stdin or look up a name do not hold up the end.
     runtime.shutdown_background();
     match result {
@@ -232,7 +244,7 @@ fn wrong_arguments(error: &clap::Error) -> ExitCode {
 }
 
 impl Cli {
-    async fn run(self, terminal: Terminal) -> Result<()> {
+    async fn run(self, terminal: Terminal, types: WorkerTypes) -> Result<()> {
         match self.command {
             // These need no home.
             Command::Demo(args) => args.run(&terminal).await,
@@ -240,7 +252,7 @@ impl Cli {
             Command::Environment(args) => args.run(&terminal),
             Command::ExitCodes(args) => args.run(&terminal),
             Command::Markdown(args) => args.run(&terminal),
-            command => command.run(&Context::new(terminal, Home::open()?)).await,
+            command => command.run(&Context::new(terminal, Home::open()?, types)).await,
         }
     }
 }

@@ -29,7 +29,7 @@ pub(super) enum Command {
     Create(Create),
     /// One policy.
     Show {
-        /// A resource type (tcp-inlet, tcp-outlet, echoer, relay) or the name of a resource.
+        /// A resource type (tcp-inlet, tcp-outlet, echoer, relay, worker) or the name of a resource.
         resource: String,
         /// The node. Default: the default node.
         #[arg(long, value_name = "NODE", value_parser = values::node)]
@@ -63,10 +63,10 @@ pub(super) enum Command {
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("target").required(true))]
 pub(super) struct Create {
-    /// All resources of this type: tcp-inlet, tcp-outlet, echoer, relay.
+    /// All resources of this type: tcp-inlet, tcp-outlet, echoer, relay, worker.
     #[arg(long, value_name = "TYPE", group = "target", value_parser = resource_type)]
     resource_type: Option<String>,
-    /// One resource, by the name of the inlet or the address of the outlet.
+    /// One resource, by the name of the inlet or the address of the outlet or worker.
     #[arg(long, value_name = "NAME", group = "target")]
     resource: Option<String>,
     /// Who may pass: `postgres-inlet`, `role=client and not suspended`, or `(= subject.role "client")`.

@@ -23,6 +23,7 @@ use crate::control::client::NodeClient;
 use crate::engine;
 use crate::error::{Error, ErrorCode, Result};
 use crate::state::{NodeFolder, OpenNode};
+use crate::worker_types::WorkerTypes;
 
 /// How long a node may take to become ready. It restores what is local; nothing in it waits for the network.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -208,6 +209,7 @@ impl StopSignals {
 /// Run a node in this process until a signal, the end of stdin (`exit_on_eof`) or a request stops it.
 pub(crate) async fn run_here(
     node: OpenNode,
+    types: WorkerTypes,
     signals: StopSignals,
     exit_on_eof: bool,
     ready: impl FnOnce(&NodeStatus) + Send + 'static,
@@ -225,7 +227,7 @@ pub(crate) async fn run_here(
         }
         let _ = stop.send(true);
     });
-    let run = engine::run_node(node, ready, wait_for(stopped.clone()));
+    let run = engine::run_node_with(node, types, ready, wait_for(stopped.clone()));
     let give_up = async move {
         wait_for(stopped).await;
         tokio::time::sleep(FOREGROUND_STOP_LIMIT).await;

@@ -1,12 +1,12 @@
-//! `portolan service …` and `portolan worker …`.
+//! `portolan service …`.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::channel::get_all;
 use super::context::Context;
 use super::output::{Answer, card, table};
 use super::values;
-use crate::control::api::{ServiceStatus, StartService, WorkerStatus, path};
+use crate::control::api::{ServiceStatus, StartService, path};
 use crate::error::Result;
 
 #[derive(Debug, clap::Subcommand)]
@@ -30,16 +30,6 @@ pub(super) enum Start {
         #[arg(long, value_name = "ADDRESS", default_value = "hop", value_parser = values::service)]
         addr: String,
         /// The node. Default: the default node, made if there is none.
-        #[arg(long, value_name = "NODE", value_parser = values::node)]
-        at: Option<String>,
-    },
-}
-
-#[derive(Debug, clap::Subcommand)]
-pub(super) enum WorkerCommand {
-    /// The addresses of all workers of a node.
-    List {
-        /// The node. Default: the default node.
         #[arg(long, value_name = "NODE", value_parser = values::node)]
         at: Option<String>,
     },
@@ -78,31 +68,5 @@ impl Command {
                     .answer(&Answer::new(plain, json!(service)).machine(address))
             }
         }
-    }
-}
-
-impl WorkerCommand {
-    pub(super) async fn run(self, context: &Context) -> Result<()> {
-        let WorkerCommand::List { at } = self;
-        let (workers, node): (Vec<WorkerStatus>, _) = match context.existing_node(at.as_deref())? {
-            Some(client) => (client.get(path::WORKERS).await?, Some(client.name().to_owned())),
-            None => (Vec::new(), None),
-        };
-        let rows: Vec<Vec<String>> = workers
-            .iter()
-            .map(|worker| vec![worker.address.clone(), worker.kind.clone().unwrap_or_default()])
-            .collect();
-        let plain = if rows.is_empty() {
-            "There is no worker.".to_owned()
-        } else {
-            table(&["ADDRESS", "TYPE"], &rows)
-        };
-        let list: Vec<Value> = workers
-            .iter()
-            .map(|worker| json!({ "addr": worker.address, "type": worker.kind }))
-            .collect();
-        context
-            .terminal
-            .answer(&Answer::new(plain, json!({ "node_name": node, "list": list })))
     }
 }

@@ -32,7 +32,10 @@
 //! | `GET`, `DELETE /v1/tcp-listeners/{address}` | worker address or `host:port` | [`TcpListenerStatus`], [`Done`] |
 //! | `GET /v1/services` | | `[`[`ServiceStatus`]`]` |
 //! | `POST /v1/services` | [`StartService`] | [`ServiceStatus`] |
-//! | `GET /v1/workers` | | `[`[`WorkerStatus`]`]` |
+//! | `GET /v1/workers` | | `[`[`WorkerStatus`]`]`: all workers of the node |
+//! | `POST /v1/workers` | [`StartWorker`] | [`StartedWorker`]; waits until it takes messages, or cannot |
+//! | `GET`, `DELETE /v1/workers/{address}` | a worker that was started by name | [`StartedWorker`], [`Done`] |
+//! | `GET /v1/worker-types` | | `[`[`WorkerTypeStatus`]`]` |
 //! | `POST /v1/messages` | [`SendMessage`] | [`MessageReply`] |
 //! | `GET /v1/credentials` | | `[`[`CredentialStatus`]`]` |
 //! | `POST /v1/credentials` | [`StoreCredential`] | [`CredentialStatus`]; the node presents it from then on |
@@ -78,6 +81,8 @@ pub mod path {
     pub const SERVICES: &str = "/v1/services";
     /// Workers.
     pub const WORKERS: &str = "/v1/workers";
+    /// What can be started by name.
+    pub const WORKER_TYPES: &str = "/v1/worker-types";
     /// Send one message.
     pub const MESSAGES: &str = "/v1/messages";
     /// Credentials that the node holds about itself.
@@ -159,7 +164,7 @@ pub enum ConnectionStatus {
 // ---------------------------------------------------------------------------------------------------------------- node
 
 /// What a node says about itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeStatus {
     /// Its name in the home.
     pub name: String,
@@ -195,6 +200,9 @@ pub struct NodeStatus {
     pub outlets: Vec<OutletStatus>,
     /// Services.
     pub services: Vec<ServiceStatus>,
+    /// Workers that the owner started by name.
+    #[serde(default)]
+    pub started_workers: Vec<StartedWorker>,
     /// Number of live workers.
     pub workers: u64,
     /// Relays that other nodes have registered here (a project node): names and who owns them.
@@ -269,7 +277,7 @@ pub enum PolicyTarget {
 }
 
 /// The resource types that a policy can name (04 A1.1).
-pub const RESOURCE_TYPES: [&str; 4] = ["tcp-inlet", "tcp-outlet", "echoer", "relay"];
+pub const RESOURCE_TYPES: [&str; 5] = ["tcp-inlet", "tcp-outlet", "echoer", "relay", "worker"];
 
 /// Bind an expression to a target, replacing the older one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -564,13 +572,94 @@ pub struct ServiceStatus {
 }
 
 /// A worker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     /// Its first address.
     pub address: String,
-    /// What it is, where known.
+    /// What it is, where known: for one that the owner started by name, its type.
     #[serde(default)]
     pub kind: Option<String>,
+    /// What the owner started by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Box<StartedWorker>>,
+}
+
+/// Start a worker of a type that the node knows by name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StartWorker {
+    /// The type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Worker address. Default: the type's name.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// The type's own configuration, a map. Default: an empty one.
+    #[serde(default)]
+    pub config: serde_json::Value,
+    /// Who may reach it from outside the node: a policy bound to this worker. Default: the policy of the type `worker`; without one,
+    /// only workers of the node.
+    #[serde(default)]
+    pub allow: Option<String>,
+}
+
+/// How a worker is that the owner started by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkerState {
+    /// It is being initialized.
+    Starting,
+    /// It takes messages.
+    Running,
+    /// It has ended by itself.
+    Ended,
+    /// It could not be started, `problem` says why; the node tries again when it starts.
+    Failed,
+}
+
+/// A worker that the owner started by name. Counters are since the start of the worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StartedWorker {
+    /// Worker address.
+    pub address: String,
+    /// The type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its configuration, as given.
+    #[serde(default)]
+    pub config: serde_json::Value,
+    /// The policy in force for whoever is outside the node, s-expression; `None` means that only workers of the node reach it.
+    pub policy: Option<String>,
+    /// How it is.
+    pub state: WorkerState,
+    /// Why it is not running.
+    #[serde(default)]
+    pub problem: Option<String>,
+    /// What to do about it.
+    #[serde(default)]
+    pub hint: Option<String>,
+    /// Messages handled.
+    pub handled: u64,
+    /// Messages whose handling failed.
+    pub failed: u64,
+    /// Messages that wait.
+    pub waiting: u64,
+    /// Messages of peers that the policy did not let through.
+    pub refused: u64,
+    /// Bytes of memory, where known.
+    #[serde(default)]
+    pub memory: Option<u64>,
+    /// Why the last message failed.
+    #[serde(default)]
+    pub last_failure: Option<String>,
+}
+
+/// A worker type: what can be started by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerTypeStatus {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub about: String,
 }
 
 /// Send one message and wait for the answer.

@@ -195,7 +195,17 @@ fn router(node: Arc<Running>) -> Router {
         )
         .route(
             path::WORKERS,
-            get(|State(node): Node| async move { Json(node.workers()) }),
+            get(|State(node): Node| async move { Json(node.workers()) })
+                .post(|State(node): Node, Body(body)| async move { answer(node.start_worker(body).await) }),
+        )
+        .route(
+            &member(path::WORKERS),
+            get(|State(node): Node, Path(name): Path<String>| async move { answer(node.started_worker(&name)) })
+                .delete(|State(node): Node, Path(name): Path<String>| async move { done(node.stop_worker(&name).await) }),
+        )
+        .route(
+            path::WORKER_TYPES,
+            get(|State(node): Node| async move { Json(node.worker_types()) }),
         )
         .route(
             path::MESSAGES,

@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use portolan_policy::ResourceType;
-use portolan_runtime::{AccessControl, AccessRule, Delivery, Denial, PeerIdentifier};
+use portolan_runtime::{AccessControl, AccessRule, Delivery, Denial, Node, PeerIdentifier};
 
 use super::policies::{Generation, Issuer, Policies};
 use crate::state::now;
+use crate::worker_types::Tally;
 
 /// Peers whose allowance a rule remembers. Beyond it, all are forgotten and asked for anew.
 const REMEMBERED: usize = 1024;
@@ -116,6 +117,23 @@ impl AccessRule for PolicyRule {
     }
 }
 
+struct FromOutside {
+    guarded: Arc<Guarded>,
+    node: Node,
+    tally: Arc<Tally>,
+}
+
+impl AccessRule for FromOutside {
+    fn check(&self, delivery: &Delivery<'_>) -> Result<(), Denial> {
+        if self.node.produced_by(delivery.source).is_none() {
+            return Ok(());
+        }
+        self.guarded
+            .check(delivery.incoming_peer().map(|peer| &peer.identifier))
+            .inspect_err(|_| self.tally.count_refused())
+    }
+}
+
 /// What protects a resource in both directions.
 #[derive(Clone)]
 pub(crate) struct Guard {
@@ -164,6 +182,17 @@ impl Guard {
     /// For messages that go to a peer.
     pub(crate) fn outgoing(&self) -> AccessControl {
         self.control(Direction::Outgoing)
+    }
+
+    /// For a worker that the owner started: workers of `node` reach it, and of those who are outside, whom the policy lets
+    /// through. Whether a message comes from outside is seen by where it was sent from, which cannot be forged: the end of a
+    /// connection or channel. What another worker of the node passes on was for that one's policy to decide.
+    pub(crate) fn against_outside(&self, node: &Node, tally: Arc<Tally>) -> AccessControl {
+        AccessControl::rule(FromOutside {
+            guarded: Arc::clone(&self.guarded),
+            node: node.clone(),
+            tally,
+        })
     }
 
     fn control(&self, direction: Direction) -> AccessControl {

@@ -15,6 +15,7 @@
 //! | `policies`, `guard` | policies compiled once; the rules that ask them for each message |
 //! | `relays`, `inlets`, `outlets` | what the node keeps up |
 //! | `channels`, `services` | what the owner asks for by hand |
+//! | `started` | workers that the owner started by name |
 //! | `project_node` | the authority of a project node |
 
 mod channels;
@@ -31,6 +32,7 @@ pub mod remote;
 mod removals;
 mod running;
 mod services;
+mod started;
 #[cfg(test)]
 mod tests;
 
@@ -41,11 +43,13 @@ use crate::control::api::NodeStatus;
 use crate::control::server;
 use crate::error::Result;
 use crate::state::OpenNode;
+use crate::worker_types::WorkerTypes;
 
-pub(crate) use self::running::Running;
+pub(crate) use self::running::{Running, runtime_error};
 pub(crate) use portolan_portal::MAX_STRIPES;
 
-/// Run `node` in this process until `stop` resolves or `POST /v1/node/stop` arrives, then stop it cleanly.
+/// Run `node` in this process until `stop` resolves or `POST /v1/node/stop` arrives, then stop it cleanly. It has the worker types
+/// that every node has; [`run_node_with`] takes others.
 ///
 /// `ready` is called once, when the node listens, its stored relays, policies, outlets and inlets are restored (relays
 /// and inlets may still be connecting) and the control socket answers.
@@ -58,8 +62,22 @@ pub async fn run_node(
     ready: impl FnOnce(&NodeStatus) + Send + 'static,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
+    run_node_with(node, WorkerTypes::built_in(), ready, stop).await
+}
+
+/// As [`run_node`], with these worker types.
+///
+/// # Errors
+///
+/// As [`run_node`].
+pub async fn run_node_with(
+    node: OpenNode,
+    types: WorkerTypes,
+    ready: impl FnOnce(&NodeStatus) + Send + 'static,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
     let control = node.control_listener()?;
-    let running = Running::start(node).await?;
+    let running = Running::start(node, types).await?;
     let result = serve(&running, control, ready, stop).await;
     running.stop().await;
     tracing::info!("stopped");

@@ -95,7 +95,8 @@ impl Policies {
     /// stay as they are.
     pub(crate) fn restore(&self, database: &NodeDatabase) -> Result<()> {
         let stored = database.policies()?;
-        for kind in RESOURCE_TYPES {
+        // Workers have no default: until somebody says who else may reach one, only this node does.
+        for kind in RESOURCE_TYPES.into_iter().filter(|kind| *kind != "worker") {
             let target = PolicyTarget::Type(kind.to_owned());
             if stored.iter().all(|policy| policy.target != target) {
                 let expression = DEFAULT_EXPRESSION.to_owned();
@@ -636,7 +637,11 @@ mod tests {
         let second = Policies::new(Arc::default());
         second.restore(node.database()).unwrap();
         assert_eq!(second.get(&target).unwrap().expression, "(= subject.app \"web\")");
-        assert_eq!(second.list().len(), RESOURCE_TYPES.len());
+        assert_eq!(
+            second.list().len(),
+            RESOURCE_TYPES.len() - 1,
+            "workers have no default"
+        );
         // A resource that could not be made leaves the policy as it was.
         let before = second.get(&target);
         second.set(node.database(), &target, "other").unwrap();

@@ -23,12 +23,14 @@ use super::policies::{Issuer, Policies};
 use super::project_node::ProjectNode;
 use super::relays::Relay;
 use super::services::local_name;
+use super::started::StartedWorkers;
 use crate::control::api::{
     NodeStatus, SecureChannelListenerStatus, ServedRelay, ServiceStatus, TcpListenerStatus,
 };
 use crate::error::{Error, Result};
 use crate::host_port::HostPort;
 use crate::state::{NodeRole, NodeSpec, OpenNode, now};
+use crate::worker_types::WorkerTypes;
 
 /// The node's secure channel listener.
 pub(super) const API: &str = "api";
@@ -65,6 +67,7 @@ pub(crate) struct Running {
     pub(super) outlets: Mutex<BTreeMap<String, OpenOutlet>>,
     pub(super) inlets: Mutex<BTreeMap<String, Arc<OpenInlet>>>,
     pub(super) creating_inlets: tokio::sync::Mutex<()>,
+    pub(super) started_workers: StartedWorkers,
     stop_asked: Notify,
     /// What was said last about keys that cannot be rotated.
     key_complaint: Mutex<Option<Error>>,
@@ -107,7 +110,7 @@ impl RelayAuthority for RelayRight {
     }
 }
 
-pub(super) fn runtime_error(error: portolan_runtime::Error) -> Error {
+pub(crate) fn runtime_error(error: portolan_runtime::Error) -> Error {
     match &error {
         portolan_runtime::Error::AddressInUse(address) => Error::exists(format!(
             "the address `{address}` is in use by another worker of this node"
@@ -141,7 +144,7 @@ fn arbiters() -> Result<Option<usize>> {
 impl Running {
     /// Put the node together: transport, services, listener, and on a project node the authority. Relays, outlets and inlets
     /// come back with [`restore`](Self::restore), which also lets others in.
-    pub(super) async fn start(node: OpenNode) -> Result<Arc<Self>> {
+    pub(super) async fn start(node: OpenNode, types: WorkerTypes) -> Result<Arc<Self>> {
         let spec = node.database().spec()?;
         let own = node.home().own_identity(&spec.identity)?;
         let mut builder = Node::builder();
@@ -149,7 +152,7 @@ impl Running {
             builder = builder.arbiters(count);
         }
         let runtime = builder.build().map_err(runtime_error)?;
-        match Self::assemble(node, spec, own, &runtime).await {
+        match Self::assemble(node, spec, own, &runtime, types).await {
             Ok(running) => Ok(running),
             Err(error) => {
                 runtime.stop().await;
@@ -163,6 +166,7 @@ impl Running {
         spec: NodeSpec,
         own: crate::state::OwnIdentity,
         runtime: &Node,
+        types: WorkerTypes,
     ) -> Result<Arc<Self>> {
         let attributes = Arc::new(MemoryAttributeRepository::default());
         let identities = Arc::new(MemoryIdentityRepository::new(KNOWN_IDENTITIES));
@@ -218,6 +222,7 @@ impl Running {
             outlets: Mutex::default(),
             inlets: Mutex::default(),
             creating_inlets: tokio::sync::Mutex::default(),
+            started_workers: StartedWorkers::new(types),
             stop_asked: Notify::new(),
             key_complaint: Mutex::default(),
             complaint: Mutex::default(),
@@ -425,11 +430,14 @@ impl Running {
         Ok(())
     }
 
-    /// Bring back what is stored: outlets before relays, so that whoever comes through a relay finds them.
+    /// Bring back what is stored: outlets and workers before relays, so that whoever comes through a relay finds them.
     pub(super) async fn restore(self: &Arc<Self>) -> Result<()> {
         let database = self.node.database();
         for outlet in database.outlets()? {
             self.restore_outlet(outlet);
+        }
+        for worker in database.workers()? {
+            self.restore_worker(worker).await;
         }
         for inlet in database.inlets()? {
             self.restore_inlet(inlet).await;
@@ -585,6 +593,7 @@ impl Running {
             inlets: self.inlets(),
             outlets: self.outlets(),
             services: self.services(),
+            started_workers: self.started_workers(),
             workers: self.core.node().workers().len() as u64,
             served_relays: self.served_relays(),
         }

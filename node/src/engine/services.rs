@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use portolan_identity::{CredentialAndPurposeKey, Identifier, Identity};
-use portolan_runtime::{Address, Payload, bare, services::Hop};
+use portolan_runtime::{Address, Payload, WorkerOptions, bare, services::Hop};
 
 use super::channels::limit;
 use super::core::Core;
 use super::membership::{credential_status, record};
 use super::running::{Running, runtime_error};
 use crate::control::api::{
-    CredentialStatus, MessageReply, SendMessage, ServiceStatus, StartService, StoreCredential, WorkerStatus,
+    CredentialStatus, MessageReply, SendMessage, ServiceStatus, StartService, StoreCredential, WorkerState,
+    WorkerStatus,
 };
 use crate::error::{Error, ErrorCode, Result};
 use crate::multiaddr::MultiAddr;
@@ -40,8 +41,9 @@ impl Running {
         check_alias("services", &request.address)?;
         let node = self.core.node();
         let address = Address::local(&request.address);
-        node.start_sync_worker(request.address.as_str(), Hop)
-            .map_err(runtime_error)?;
+        // A hop speaks for whoever writes to it: what only this node's workers may reach, it may not.
+        let options = WorkerOptions::new(address.clone()).outgoing(self.started_workers.closed_to_hops());
+        node.start_sync_worker(options, Hop).map_err(runtime_error)?;
         // Over plain connections only (01 §4.2): inside a channel nobody needs it.
         for listener in self.core.connector.tcp.listeners() {
             node.add_consumer(listener.flow(), &address);
@@ -59,23 +61,41 @@ impl Running {
         let services = self.services();
         let outlets = self.outlets();
         let node = self.core.node();
-        node.workers()
+        let mut started = self.started_workers();
+        let mut workers: Vec<_> = node
+            .workers()
             .into_iter()
             .map(|worker| {
                 let address = local_name(&worker);
+                let own = started
+                    .iter()
+                    .position(|own| own.address == address && own.state == WorkerState::Running);
+                let started = own.map(|position| Box::new(started.swap_remove(position)));
                 let kind = services
                     .iter()
                     .find(|service| service.addr == address)
                     .map(|service| service.kind.clone())
+                    .or_else(|| started.as_ref().map(|own| own.kind.clone()))
                     .or_else(|| {
                         let is_outlet = outlets.iter().any(|outlet| outlet.address == address);
                         is_outlet.then(|| "tcp_outlet".to_owned())
                     })
                     .or_else(|| node.peer_of(&worker).map(|_| "secure_channel".to_owned()))
                     .or_else(|| node.is_terminal(&worker).then(|| "transport".to_owned()));
-                WorkerStatus { address, kind }
+                WorkerStatus {
+                    address,
+                    kind,
+                    started,
+                }
             })
-            .collect()
+            .collect();
+        // Those that the owner wants and that are not there.
+        workers.extend(started.into_iter().map(|own| WorkerStatus {
+            address: own.address.clone(),
+            kind: Some(own.kind.clone()),
+            started: Some(Box::new(own)),
+        }));
+        workers
     }
 
     /// Send one message and wait for the answer.

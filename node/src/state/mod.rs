@@ -7,7 +7,7 @@
 //! ~/.portolan/
 //!   home.sqlite3          vaults, identities, projects, credentials, defaults
 //!   nodes/<name>/
-//!     node.sqlite3        what the node should be: identity, project, relays, policies, inlets, outlets
+//!     node.sqlite3        what the node should be: identity, project, relays, policies, inlets, outlets, workers
 //!     authority.sqlite3   members and tickets (project nodes only)
 //!     control.sock        the control interface, while it runs
 //!     lock                held by the running process: this, not a process id, says that the node runs
@@ -46,5 +46,7 @@ pub use rotation::{
     IDENTITY_KEY_ROTATION, PURPOSE_KEY_ROTATION, RETIRED_KEY_GRACE, Rotated, RotationSchedule,
     SHORTEST_IDENTITY_KEY_ROTATION, SHORTEST_PURPOSE_KEY_ROTATION,
 };
-pub use spec::{InletSpec, NodeRole, NodeSpec, OutletSpec, PolicySpec, Project, ProjectNodeSpec, RelaySpec};
+pub use spec::{
+    InletSpec, NodeRole, NodeSpec, OutletSpec, PolicySpec, Project, ProjectNodeSpec, RelaySpec, WorkerSpec,
+};
 pub use vaults::{OwnIdentity, now};

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::database::{self, StateError, create_private_folder};
 use super::home::Home;
-use super::spec::{InletSpec, NodeSpec, OutletSpec, PolicySpec, Project, RelaySpec};
+use super::spec::{InletSpec, NodeSpec, OutletSpec, PolicySpec, Project, RelaySpec, WorkerSpec};
 use crate::control::api::PolicyTarget;
 use crate::control::socket;
 use crate::error::{Error, Result};
@@ -325,6 +325,7 @@ const RELAY: &str = "relay";
 const POLICY: &str = "policy";
 const OUTLET: &str = "tcp-outlet";
 const INLET: &str = "tcp-inlet";
+const WORKER: &str = "worker";
 
 impl NodeDatabase {
     fn open(path: &Path) -> Result<Self, StateError> {
@@ -506,6 +507,21 @@ impl NodeDatabase {
     /// Forget an inlet; whether there was one.
     pub fn delete_inlet(&self, alias: &str) -> Result<bool> {
         self.delete(INLET, alias)
+    }
+
+    /// Workers that were started by name, oldest first.
+    pub fn workers(&self) -> Result<Vec<WorkerSpec>> {
+        self.list(WORKER)
+    }
+
+    /// Write a worker, replacing the one of that address.
+    pub fn put_worker(&self, worker: &WorkerSpec) -> Result<()> {
+        self.put(WORKER, &worker.address, worker)
+    }
+
+    /// Forget a worker; whether there was one.
+    pub fn delete_worker(&self, address: &str) -> Result<bool> {
+        self.delete(WORKER, address)
     }
 }
 

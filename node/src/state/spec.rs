@@ -115,6 +115,19 @@ pub struct InletSpec {
     pub stripes: u8,
 }
 
+/// A worker that the owner started by name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerSpec {
+    /// Worker address.
+    pub address: String,
+    /// The name of its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The type's own configuration.
+    #[serde(default)]
+    pub config: serde_json::Value,
+}
+
 fn one_stripe() -> u8 {
     1
 }

@@ -18,6 +18,7 @@ mod stripes;
 mod tickets;
 mod tls;
 mod trust;
+mod workers;
 
 /// Exit codes of the command line, as its documentation has them.
 mod exit {

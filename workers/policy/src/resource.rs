@@ -27,18 +27,20 @@ pub enum ResourceType {
     Relay,
     /// `lessor`
     Lessor,
+    /// `worker`, one that the owner started by name; named by its address. Ours, not the specification's.
+    Worker,
 }
 
 /// A text that names no [`ResourceType`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown resource type {0:?}: use one of tcp-inlet, tcp-outlet, echoer, kafka-consumer, kafka-producer, relay, lessor"
+    "unknown resource type {0:?}: use one of tcp-inlet, tcp-outlet, echoer, kafka-consumer, kafka-producer, relay, lessor, worker"
 )]
 pub struct UnknownResourceType(pub String);
 
 impl ResourceType {
     /// All of them, by their number.
-    pub const ALL: [ResourceType; 7] = [
+    pub const ALL: [ResourceType; 8] = [
         ResourceType::TcpInlet,
         ResourceType::TcpOutlet,
         ResourceType::Echoer,
@@ -46,6 +48,7 @@ impl ResourceType {
         ResourceType::KafkaProducer,
         ResourceType::Relay,
         ResourceType::Lessor,
+        ResourceType::Worker,
     ];
 
     /// The name on the command line, in configuration files and in the database.
@@ -58,6 +61,7 @@ impl ResourceType {
             ResourceType::KafkaProducer => "kafka-producer",
             ResourceType::Relay => "relay",
             ResourceType::Lessor => "lessor",
+            ResourceType::Worker => "worker",
         }
     }
 
@@ -71,6 +75,7 @@ impl ResourceType {
             ResourceType::KafkaProducer => 5,
             ResourceType::Relay => 6,
             ResourceType::Lessor => 7,
+            ResourceType::Worker => 8,
         }
     }
 

@@ -1,15 +1,17 @@
 //! The configuration file of a node (05 §2): what `node create CONFIGURATION` reads.
 //!
-//! One text says what a node should be: who it is, which project it joins, and its relays, policies, outlets and inlets.
-//! Nothing is done before all of it was read and checked, and what fails half-way is undone.
+//! One text says what a node should be: who it is, which project it joins, and its relays, policies, workers, outlets and
+//! inlets. Nothing is done before all of it was read and checked, and what fails half-way is undone.
 //!
 //! - `source`: where the text comes from, and how the positional of `node create` is understood.
 //! - `variables`: `$NAME` in the text.
 //! - `yaml`: the text as a tree whose values know their places.
 //! - `sections`: the keys at the top.
-//! - `resources`: the shapes of relays, policies, outlets and inlets.
+//! - `resources`: the shapes of relays, policies, workers, outlets and inlets.
+//! - `json`: a part of the tree as JSON, for a worker's own configuration.
 //! - `plan`: what would be done; doing it; undoing it.
 
+mod json;
 mod plan;
 mod resources;
 mod sections;
@@ -23,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::host_port::HostPort;
 use crate::state::closest;
 
+pub(super) use json::{document, file};
 pub(super) use plan::{CommandLine, Plan};
 pub(super) use source::{Given, given, variable};
 

@@ -179,6 +179,7 @@ impl Plan {
                     create.check(context, || self.project(context)).map_err(at)?;
                 }
                 Resource::Outlet(create) => create.check().map_err(at)?,
+                Resource::Worker(start) => start.check(context.types()).map_err(at)?,
                 Resource::Inlet(create) => {
                     create.check(|| self.project(context)).map_err(at)?;
                     if let Some(name) = create.identity()
@@ -280,6 +281,7 @@ impl Plan {
             Resource::Policy(create) => Some(create.rule()),
             Resource::Outlet(create) => create.policy(),
             Resource::Inlet(create) => create.policy(),
+            Resource::Worker(start) => start.policy(),
             Resource::Relay(_) => None,
         };
         if let Some(rule) = rule {
@@ -302,6 +304,15 @@ impl Plan {
                     "open the outlet{called} to {}{}",
                     create.target(),
                     allow(create.policy())
+                )
+            }
+            Resource::Worker(start) => {
+                json["type"] = json!(start.kind());
+                json["allow"] = json!(start.policy());
+                format!(
+                    "start the worker{called}, a {}{}",
+                    start.kind(),
+                    allow(start.policy())
                 )
             }
             Resource::Inlet(create) => {
@@ -430,9 +441,15 @@ impl Plan {
         };
         let folder = node.folder().clone();
         let (is_ready, ready) = tokio::sync::oneshot::channel();
-        let run = process::run_here(node, signals, self.exit_on_eof, move |_| {
-            let _ = is_ready.send(());
-        });
+        let run = process::run_here(
+            node,
+            context.types().clone(),
+            signals,
+            self.exit_on_eof,
+            move |_| {
+                let _ = is_ready.send(());
+            },
+        );
         tokio::pin!(run);
         let make = async {
             match ready.await {
@@ -508,6 +525,7 @@ impl Plan {
                 Resource::Policy(create) => create.make(context).await.map(|_| ()),
                 Resource::Relay(create) => create.make(context, || self.project(context)).await.map(|_| ()),
                 Resource::Outlet(create) => create.make(context).await.map(|_| ()),
+                Resource::Worker(start) => start.make(context).await.map(|_| ()),
                 Resource::Inlet(create) => create.make(context, || self.project(context)).await.map(|_| ()),
             };
             made.map_err(|error| placed(&self.origin, item.place, error))?;

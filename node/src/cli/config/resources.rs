@@ -1,4 +1,4 @@
-//! Relays, policies, outlets and inlets: the shapes in which a configuration may write them, and how what it says becomes
+//! Relays, policies, workers, outlets and inlets: the shapes in which a configuration may write them, and how what it says becomes
 //! the same arguments that the command line takes.
 //!
 //! The keys of a resource are the long flags of its `create` command, so each resource is read by that command's own
@@ -10,8 +10,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Args, Command, FromArgMatches};
 
 use super::Origin;
+use super::json;
 use super::yaml::{Key, Node, Place, Value};
-use crate::cli::{inlet, outlet, policy, relay};
+use crate::cli::{inlet, outlet, policy, relay, worker};
 use crate::error::{Error, Result};
 
 /// What a resource can be.
@@ -21,6 +22,7 @@ pub(super) enum Kind {
     Relay,
     Outlet,
     Inlet,
+    Worker,
 }
 
 impl Kind {
@@ -31,7 +33,13 @@ impl Kind {
             Kind::Relay => "relay",
             Kind::Outlet => "tcp-outlet",
             Kind::Inlet => "tcp-inlet",
+            Kind::Worker => "worker",
         }
+    }
+
+    /// The key for what the command takes without a flag.
+    fn positional(self) -> &'static str {
+        if self == Kind::Worker { "type" } else { "name" }
     }
 
     fn command(self) -> Command {
@@ -44,6 +52,7 @@ impl Kind {
             Kind::Relay => relay::Create::augment_args(command),
             Kind::Outlet => outlet::Create::augment_args(command),
             Kind::Inlet => inlet::Create::augment_args(command),
+            Kind::Worker => worker::Start::augment_args(command),
         }
     }
 }
@@ -55,6 +64,7 @@ pub(super) enum Resource {
     Relay(relay::Create),
     Outlet(outlet::Create),
     Inlet(inlet::Create),
+    Worker(worker::Start),
 }
 
 impl Resource {
@@ -65,6 +75,7 @@ impl Resource {
             Resource::Relay(create) => create.node(),
             Resource::Outlet(create) => create.node(),
             Resource::Inlet(create) => create.node(),
+            Resource::Worker(start) => start.node(),
         }
     }
 
@@ -75,6 +86,7 @@ impl Resource {
             Resource::Relay(create) => (Kind::Relay, Some(create.name())),
             Resource::Outlet(create) => (Kind::Outlet, create.name()),
             Resource::Inlet(create) => (Kind::Inlet, create.name()),
+            Resource::Worker(start) => (Kind::Worker, Some(start.address())),
         }
     }
 }
@@ -135,7 +147,7 @@ fn empty(kind: Kind, node: &Node, origin: &Origin) -> Error {
 
 fn single<'a>(kind: Kind, node: &'a Node, origin: &Origin) -> Result<Vec<Written<'a>>> {
     match &node.value {
-        Value::Text(name) if kind != Kind::Policy => Ok(vec![Written {
+        Value::Text(name) | Value::Number(name) if kind != Kind::Policy => Ok(vec![Written {
             place: node.place,
             name: Some(name),
             keys: &[],
@@ -191,7 +203,9 @@ fn find<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
 fn resource(kind: Kind, written: &Written<'_>, origin: &Origin, relays: &mut Vec<Item>) -> Result<Item> {
     let command = kind.command();
     let mut words: Vec<String> = Vec::new();
-    let mut name = written.name;
+    // A worker is named by its address; `limited: { type: rate-limiter }`.
+    let named = if kind == Kind::Worker { None } else { written.name };
+    let mut of_positional = named;
     let mut places: Vec<(String, Place)> = Vec::new();
     for (key, node) in written.keys {
         let plain = key.name.replace('_', "-");
@@ -199,8 +213,13 @@ fn resource(kind: Kind, written: &Written<'_>, origin: &Origin, relays: &mut Vec
             section(Kind::Relay, node, origin, relays, &mut Vec::new())?;
             continue;
         }
-        if plain == "name" && name.is_none() && kind != Kind::Policy {
-            name = Some(text(kind, key, node, origin)?);
+        if plain == kind.positional() && of_positional.is_none() && kind != Kind::Policy {
+            of_positional = Some(text(kind, key, node, origin)?);
+            places.push((plain, key.place));
+            continue;
+        }
+        if kind == Kind::Worker && plain == "config" {
+            words.push(format!("--config={}", json::of(node, origin)?));
             places.push((plain, key.place));
             continue;
         }
@@ -240,7 +259,22 @@ fn resource(kind: Kind, written: &Written<'_>, origin: &Origin, relays: &mut Vec
             }
         }
     }
-    if let Some(name) = name {
+    if let (Kind::Worker, Some(address)) = (kind, written.name) {
+        if places.iter().any(|(key, _)| key == "address") {
+            return Err(origin.wrong(
+                written.place,
+                format!(
+                    "the worker `{address}` is named by its address, and has another `address` among its keys"
+                ),
+            ));
+        }
+        words.push(format!("--address={address}"));
+        // A type that needs no more said: its workers are called like it.
+        if of_positional.is_none() && !places.iter().any(|(key, _)| key == "plugin") {
+            of_positional = Some(address);
+        }
+    }
+    if let Some(name) = of_positional {
         words.extend(["--".to_owned(), name.to_owned()]);
     }
     let place = written.place;
@@ -253,6 +287,7 @@ fn resource(kind: Kind, written: &Written<'_>, origin: &Origin, relays: &mut Vec
         Kind::Relay => relay::Create::from_arg_matches(&matches).map(Resource::Relay),
         Kind::Outlet => outlet::Create::from_arg_matches(&matches).map(Resource::Outlet),
         Kind::Inlet => inlet::Create::from_arg_matches(&matches).map(Resource::Inlet),
+        Kind::Worker => worker::Start::from_arg_matches(&matches).map(Resource::Worker),
     };
     Ok(Item {
         place,
@@ -262,7 +297,7 @@ fn resource(kind: Kind, written: &Written<'_>, origin: &Origin, relays: &mut Vec
 
 fn text<'a>(kind: Kind, key: &Key, node: &'a Node, origin: &Origin) -> Result<&'a str> {
     match &node.value {
-        Value::Text(text) => Ok(text),
+        Value::Text(text) | Value::Number(text) => Ok(text),
         // A name or a policy may be called so.
         Value::Bool(true) => Ok("true"),
         Value::Bool(false) => Ok("false"),
@@ -285,6 +320,9 @@ fn unknown(kind: Kind, command: &Command, key: &Key, origin: &Origin) -> Error {
         .collect();
     if kind == Kind::Outlet {
         known.push("relay");
+    }
+    if kind == Kind::Worker {
+        known.push("type");
     }
     origin.unknown(key, &format!("a {}", kind.name()), &known)
 }

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::state::check_plain_name;
 
 /// The keys that mean something here, as the documentation writes them.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 19] = [
     "version",
     "variables",
     "name",
@@ -22,10 +22,12 @@ const KNOWN: [&str; 17] = [
     "policies",
     "tcp-outlets",
     "tcp-inlets",
+    "workers",
     "relay",
     "policy",
     "tcp-outlet",
     "tcp-inlet",
+    "worker",
 ];
 
 /// Keys of the same file format that ask for something which does not exist here, and what to do about it.
@@ -110,8 +112,8 @@ pub(super) fn read(tree: &Node, origin: Origin) -> Result<Configuration> {
         exit_on_eof: false,
         items: Vec::new(),
     };
-    let (mut policies, mut relays, mut outlets, mut inlets) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut policies, mut workers, mut relays, mut outlets, mut inlets) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut seen: Vec<&str> = Vec::new();
     for (key, node) in entries {
         let plain = key.name.replace('_', "-");
@@ -120,6 +122,7 @@ pub(super) fn read(tree: &Node, origin: Origin) -> Result<Configuration> {
             "policy" => "policies",
             "tcp-outlet" => "tcp-outlets",
             "tcp-inlet" => "tcp-inlets",
+            "worker" => "workers",
             "enrollment-ticket" => "ticket",
             other => other,
         };
@@ -130,8 +133,8 @@ pub(super) fn read(tree: &Node, origin: Origin) -> Result<Configuration> {
             seen.push(known);
         }
         match section {
-            "version" => match &node.value {
-                Value::Text(version) if version == "1" => {}
+            "version" => match node.value.text() {
+                Some("1") => {}
                 _ => return Err(origin.wrong(node.place, "the only version is 1")),
             },
             // Read before the rest.
@@ -151,6 +154,7 @@ pub(super) fn read(tree: &Node, origin: Origin) -> Result<Configuration> {
             "foreground" => all.foreground = switch(key, node, &origin)?,
             "exit-on-eof" => all.exit_on_eof = switch(key, node, &origin)?,
             "policies" => resources::section(Kind::Policy, node, &origin, &mut policies, &mut Vec::new())?,
+            "workers" => resources::section(Kind::Worker, node, &origin, &mut workers, &mut Vec::new())?,
             "relays" => resources::section(Kind::Relay, node, &origin, &mut relays, &mut Vec::new())?,
             "tcp-outlets" => resources::section(Kind::Outlet, node, &origin, &mut outlets, &mut relays)?,
             "tcp-inlets" => resources::section(Kind::Inlet, node, &origin, &mut inlets, &mut Vec::new())?,
@@ -171,7 +175,7 @@ pub(super) fn read(tree: &Node, origin: Origin) -> Result<Configuration> {
             },
         }
     }
-    for items in [policies, relays, outlets, inlets] {
+    for items in [policies, workers, relays, outlets, inlets] {
         all.items.extend(items);
     }
     no_name_twice(&all.items, &origin)?;
@@ -184,8 +188,10 @@ fn unknown(key: &Key, origin: &Origin) -> crate::error::Error {
 
 fn text<'a>(key: &Key, node: &'a Node, origin: &Origin) -> Result<&'a str> {
     match &node.value {
-        Value::Text(text) if !text.trim().is_empty() => Ok(text),
-        Value::Text(_) | Value::Null => Err(origin.wrong(key.place, format!("`{}` has no value", key.name))),
+        Value::Text(text) | Value::Number(text) if !text.trim().is_empty() => Ok(text),
+        Value::Text(_) | Value::Number(_) | Value::Null => {
+            Err(origin.wrong(key.place, format!("`{}` has no value", key.name)))
+        }
         other => Err(origin.wrong(
             node.place,
             format!("`{}` must be one text, and is {}", key.name, other.kind()),
@@ -221,10 +227,10 @@ fn no_name_twice(items: &[Item], origin: &Origin) -> Result<()> {
             .iter()
             .find(|(other, taken, _)| *other == kind && *taken == name)
         {
-            let what = if kind == Kind::Policy {
-                format!("there are two policies for `{name}`")
-            } else {
-                format!("there are two {}s named `{name}`", kind.name())
+            let what = match kind {
+                Kind::Policy => format!("there are two policies for `{name}`"),
+                Kind::Worker => format!("there are two workers at `{name}`"),
+                _ => format!("there are two {}s named `{name}`", kind.name()),
             };
             return Err(origin.wrong(item.place, format!("{what}; the other one is at {first}")));
         }

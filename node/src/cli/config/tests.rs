@@ -38,6 +38,12 @@ fn shown(resource: &Resource) -> String {
                 allow(create.policy())
             )
         }
+        Resource::Worker(start) => format!(
+            "worker {} {name} {}{}",
+            start.kind(),
+            start.config().unwrap(),
+            allow(start.policy())
+        ),
         Resource::Inlet(create) => {
             let route = create.check(|| Ok("p".to_owned())).unwrap();
             format!(
@@ -337,4 +343,65 @@ fn a_message_never_holds_the_ticket() {
 fn a_configuration_that_is_too_long_is_refused() {
     let long = format!("name: {}", "a".repeat(MAX_CONFIGURATION));
     assert!(wrong(&long).contains("longer than"));
+}
+
+#[test]
+fn workers_are_named_by_their_address_and_have_a_configuration_of_their_own() {
+    let text = "workers:\n  slow:\n    type: limiter\n    config:\n      per-second: 3\n      names: [a, '1']\n      deep: { on: true }\n    \
+                allow: role=reader\n  other:\n    type: limiter\n    config: { per-second: 4 }\nrelay: blue\n";
+    assert_eq!(
+        made(text),
+        [
+            r#"worker limiter slow {"deep":{"on":true},"names":["a","1"],"per-second":3} if role=reader"#,
+            r#"worker limiter other {"per-second":4}"#,
+            "relay blue"
+        ]
+    );
+    for text in [
+        "worker: greeter",
+        "workers: [greeter]",
+        "workers: { greeter: }",
+        "worker: { type: greeter }",
+    ] {
+        assert_eq!(made(text), ["worker greeter greeter null"], "{text}");
+    }
+    assert_eq!(
+        made("workers: [{ type: greeter, address: a, config: {x: 1} }]"),
+        [r#"worker greeter a {"x":1}"#]
+    );
+}
+
+#[test]
+fn a_worker_that_cannot_be_understood_is_an_error_with_its_place() {
+    for (text, expected) in [
+        (
+            "workers:\n  a: { typ: b }",
+            "line 2, column 8: a worker has no key `typ` | did you mean `type`?",
+        ),
+        (
+            "worker: { config: { a: 1 }, allow: x }",
+            "this worker lacks `type`",
+        ),
+        (
+            "workers:\n  a: { type: b }\n  c: { type: b, address: a }",
+            "is named by its address",
+        ),
+        (
+            "workers: [{ type: b }, { type: b }]",
+            "there are two workers at `b`",
+        ),
+        (
+            "workers:\n  a: { type: b, config: { x: .nan } }",
+            "line 2, column 30: non-finite float",
+        ),
+        (
+            "workers:\n  a: { type: b, allow: '(= 1' }",
+            "`allow` of this worker",
+        ),
+        ("workers:\n  'a b': { type: b }", "is not a name for workers"),
+        ("workers: []", "holds nothing"),
+    ] {
+        let said = wrong(text);
+        assert!(said.contains(expected), "{text}\n{said}");
+    }
 }

@@ -102,7 +102,7 @@ fn own(
             .hint("use letters, digits and `_`, and do not begin with a digit"));
         }
         let text = match &value.value {
-            Value::Text(text) => text.clone(),
+            Value::Text(text) | Value::Number(text) => text.clone(),
             Value::Bool(value) => value.to_string(),
             other => {
                 return Err(Error::invalid(format!(

@@ -42,24 +42,34 @@ pub(super) struct Key {
     pub(super) name: String,
 }
 
-/// What a configuration is made of. Numbers are text: they are ports, durations and names here.
+/// What a configuration is made of. Numbers keep their text: they are ports, durations and names here, and numbers only in what
+/// others define, such as the configuration of a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
     Null,
     Bool(bool),
     Text(String),
+    Number(String),
     List(Vec<Node>),
     /// In the order of the text; no key twice.
     Map(Vec<(Key, Node)>),
 }
 
 impl Value {
+    /// A text, or a number as one.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Value::Text(text) | Value::Number(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// For complaints.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Value::Null => "nothing",
             Value::Bool(_) => "true or false",
-            Value::Text(_) => "a text or a number",
+            Value::Text(_) | Value::Number(_) => "a text or a number",
             Value::List(_) => "a list",
             Value::Map(_) => "a map",
         }
@@ -115,23 +125,23 @@ impl<'de> Visitor<'de> for Tree {
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Text(value.to_string()))
+        Ok(Value::Number(value.to_string()))
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Text(value.to_string()))
+        Ok(Value::Number(value.to_string()))
     }
 
     fn visit_i128<E>(self, value: i128) -> Result<Value, E> {
-        Ok(Value::Text(value.to_string()))
+        Ok(Value::Number(value.to_string()))
     }
 
     fn visit_u128<E>(self, value: u128) -> Result<Value, E> {
-        Ok(Value::Text(value.to_string()))
+        Ok(Value::Number(value.to_string()))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::Text(value.to_string()))
+        Ok(Value::Number(value.to_string()))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -223,7 +233,7 @@ mod tests {
         let entries = map(&node);
         assert_eq!((entries[0].0.place.line, entries[0].0.place.column), (2, 1));
         assert_eq!((entries[0].1.place.line, entries[0].1.place.column), (2, 4));
-        assert_eq!(entries[0].1.value, Value::Text("1".into()));
+        assert_eq!(entries[0].1.value, Value::Number("1".into()));
         let Value::List(list) = &entries[1].1.value else {
             panic!()
         };
@@ -238,10 +248,7 @@ mod tests {
         let node = read("{a: 5432, b: 0755, c: yes, d: 127.0.0.1:80, e: null, f: '7', g: 1_0,}").unwrap();
         let values: Vec<_> = map(&node)
             .iter()
-            .map(|(_, node)| match &node.value {
-                Value::Text(text) => text.as_str(),
-                other => other.kind(),
-            })
+            .map(|(_, node)| node.value.text().unwrap_or(node.value.kind()))
             .collect();
         assert_eq!(
             values,

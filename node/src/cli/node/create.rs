@@ -219,7 +219,7 @@ impl Create {
         };
         let parent = Arc::new(parking_lot::Mutex::new(Some(parent)));
         let on_ready = parent.clone();
-        let result = process::run_here(node, signals, false, move |_| {
+        let result = process::run_here(node, context.types().clone(), signals, false, move |_| {
             if let Some(parent) = on_ready.lock().take() {
                 parent.ready();
             }

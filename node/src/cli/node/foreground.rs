@@ -33,19 +33,25 @@ pub(super) async fn run(
     let (context, folder_of) = (context.clone(), folder.clone());
     let ran = Arc::new(AtomicBool::new(false));
     let runs = ran.clone();
-    let result = process::run_here(node, signals, exit_on_eof, move |status| {
-        runs.store(true, Ordering::Relaxed);
-        context.terminal.done(format!(
-            "The node `{}` is running. Stop it with Ctrl-C.",
-            status.name
-        ));
-        if let Ok(answer) = shown(&context, &folder_of, status) {
-            let _ = context.terminal.answer(&answer);
-            if !context.terminal.stdout_is_terminal {
-                let _ = context.terminal.raw(b"\n");
+    let result = process::run_here(
+        node,
+        context.types().clone(),
+        signals,
+        exit_on_eof,
+        move |status| {
+            runs.store(true, Ordering::Relaxed);
+            context.terminal.done(format!(
+                "The node `{}` is running. Stop it with Ctrl-C.",
+                status.name
+            ));
+            if let Ok(answer) = shown(&context, &folder_of, status) {
+                let _ = context.terminal.answer(&answer);
+                if !context.terminal.stdout_is_terminal {
+                    let _ = context.terminal.raw(b"\n");
+                }
             }
-        }
-    })
+        },
+    )
     .await;
     if result.is_err() && !ran.load(Ordering::Relaxed) && if_it_never_ran == IfItNeverRan::Remove {
         let _ = folder.remove();

@@ -45,13 +45,14 @@ pub(crate) enum Command {
         /// Fail unless the node runs and answers within 2 s.
         #[arg(long)]
         running: bool,
-        /// Fail unless it also has a valid credential, if it belongs to a project, and all its relays and inlets are up.
+        /// Fail unless it also has a valid credential, if it belongs to a project, all its relays and inlets are up, and all workers
+        /// that were started by name run.
         #[arg(long)]
         ready: bool,
     },
     /// All nodes of this home.
     List,
-    /// Start a stopped node, with the relays, policies, inlets and outlets that it had.
+    /// Start a stopped node, with the relays, policies, workers, inlets and outlets that it had.
     Start {
         /// Default: the default node.
         #[arg(value_parser = values::node)]

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::{default_or, is_default};
 use crate::cli::context::Context;
 use crate::cli::output::{Answer, card, span, table, until};
-use crate::control::api::{ConnectionStatus, NodeStatus, path};
+use crate::cli::worker::worker_state;
+use crate::control::api::{ConnectionStatus, NodeStatus, WorkerState, path};
 use crate::control::client::NodeClient;
 use crate::error::{Error, Result};
 use crate::state::{NodeFolder, NodeRole, now};
@@ -68,6 +69,12 @@ fn ready(status: &NodeStatus) -> Result<()> {
     for inlet in &status.inlets {
         if inlet.status == ConnectionStatus::Down {
             lacks.push(down("the inlet", &inlet.alias, &inlet.last_failure));
+        }
+    }
+    for worker in &status.started_workers {
+        if matches!(worker.state, WorkerState::Failed | WorkerState::Ended) {
+            let why = worker.problem.as_deref().unwrap_or("it has ended");
+            lacks.push(format!("the worker `{}` does not run: {why}", worker.address));
         }
     }
     if lacks.is_empty() {
@@ -136,6 +143,11 @@ pub(crate) fn shown(context: &Context, folder: &NodeFolder, status: &NodeStatus)
         .outlets
         .iter()
         .map(|outlet| format!("/service/{} -> {}", outlet.address, outlet.to));
+    let started = status.started_workers.iter().map(|worker| {
+        let state = worker_state(worker.state);
+        let why = because(&worker.problem);
+        format!("/service/{}, a {}, {state}{why}", worker.address, worker.kind)
+    });
     let credential = match (status.credential_expires_at, &status.credential_failure) {
         (Some(end), None) => format!("ends {}", until(end, now())),
         (Some(end), Some(failure)) => format!("ends {}; not renewed: {failure}", until(end, now())),
@@ -163,6 +175,7 @@ pub(crate) fn shown(context: &Context, folder: &NodeFolder, status: &NodeStatus)
         ("Relays", lines(&mut relays.into_iter())),
         ("Inlets", lines(&mut inlets.into_iter())),
         ("Outlets", lines(&mut outlets.into_iter())),
+        ("Own workers", lines(&mut started.into_iter())),
         (
             "Serves relays",
             lines(&mut status.served_relays.iter().map(|relay| relay.name.clone())),
@@ -201,6 +214,7 @@ pub(crate) fn shown(context: &Context, folder: &NodeFolder, status: &NodeStatus)
         "outlets": status.outlets,
         "services": status.services,
         "served_relays": status.served_relays,
+        "started_workers": status.started_workers,
         "workers": status.workers,
         "log": folder.log(),
     });
@@ -213,6 +227,7 @@ fn shown_from_disk(context: &Context, folder: &NodeFolder) -> Result<Answer> {
     let spec = database.spec()?;
     let status = if folder.is_running() { "zombie" } else { "stopped" };
     let (relays, inlets, outlets) = (database.relays()?, database.inlets()?, database.outlets()?);
+    let workers = database.workers()?;
     let is_default = is_default(context, folder.name())?;
     let mark = if is_default { " (default)" } else { "" };
     let lines = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join("\n");
@@ -251,6 +266,14 @@ fn shown_from_disk(context: &Context, folder: &NodeFolder) -> Result<Answer> {
                     .map(|outlet| format!("/service/{} -> {}", outlet.address, outlet.to)),
             ),
         ),
+        (
+            "Own workers",
+            lines(
+                &mut workers
+                    .iter()
+                    .map(|worker| format!("/service/{}, a {}", worker.address, worker.kind)),
+            ),
+        ),
     ]);
     let json = json!({
         "name": folder.name(),
@@ -269,6 +292,7 @@ fn shown_from_disk(context: &Context, folder: &NodeFolder) -> Result<Answer> {
         "inlets": inlets,
         "outlets": outlets,
         "services": [],
+        "started_workers": workers,
         "log": folder.log(),
     });
     Ok(Answer::new(plain, json).machine(folder.name()))

@@ -266,7 +266,7 @@ async fn run_in_foreground(
     let written = Arc::new(written);
     let (runs, of, cx) = (ran.clone(), written.clone(), context.clone());
     let runtime = tokio::runtime::Handle::current();
-    let result = process::run_here(node, signals, false, move |_| {
+    let result = process::run_here(node, context.types().clone(), signals, false, move |_| {
         runs.store(true, Ordering::Relaxed);
         cx.terminal.done(created_text(&of));
         let _ = cx.terminal.answer(&created(&of, None));
