@@ -18,6 +18,7 @@ mod message;
 mod node;
 mod outlet;
 mod output;
+mod plugin;
 mod policy;
 mod process;
 mod project;
@@ -142,6 +143,9 @@ enum Command {
     /// Workers of a node: start one by the name of its type, stop it, see what it did.
     #[command(subcommand)]
     Worker(worker::Command),
+    /// Plugins: workers and portal interceptors that are WebAssembly components.
+    #[command(subcommand)]
+    Plugin(plugin::Command),
     /// Services of a node.
     #[command(subcommand)]
     Service(service::Command),
@@ -277,6 +281,7 @@ impl Command {
             Command::TcpListener(command) => command.run(context).await,
             Command::Message(command) => command.run(context).await,
             Command::Worker(command) => command.run(context).await,
+            Command::Plugin(command) => command.run(context),
             Command::Service(command) => command.run(context).await,
             Command::Status(args) => args.run(context),
             Command::Reset(args) => args.run(context).await,
