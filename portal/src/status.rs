@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
+use portolan_runtime::environment;
 use tokio::sync::watch;
 
 /// What kind of failure ended a connection, or kept it from beginning.
@@ -111,7 +112,7 @@ impl PortalStatus {
         let failure = Failure {
             kind,
             text: text.into(),
-            at: SystemTime::now(),
+            at: environment::system_time(),
         };
         if self.may_log() {
             tracing::info!(?kind, "a portal connection failed: {}", failure.text);

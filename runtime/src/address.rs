@@ -5,6 +5,8 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::environment;
+
 /// Transport type of addresses inside a node (spec 01 §2.1).
 pub const LOCAL: u8 = 0;
 /// Transport type of `host:port` addresses over TCP.
@@ -71,7 +73,7 @@ impl Address {
     pub fn random() -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut raw = [0u8; 16];
-        getrandom::fill(&mut raw).expect("the operating system provides randomness");
+        environment::fill(&mut raw).expect("the operating system provides randomness");
         let mut text = [0u8; 32];
         for (i, byte) in raw.iter().enumerate() {
             text[2 * i] = DIGITS[usize::from(byte >> 4)];

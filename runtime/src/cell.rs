@@ -77,7 +77,11 @@ impl Ending {
     }
 }
 
-type Children = HashMap<u64, Arc<Cell>>;
+/// By the number of a worker, which nobody outside chooses. What is done with all of them is done in the same order each time
+/// that the same has happened before: a simulation depends on that.
+pub(crate) type ByNumber<V> = HashMap<u64, V, foldhash::fast::FixedState>;
+
+type Children = ByNumber<Arc<Cell>>;
 
 #[derive(Debug)]
 pub(crate) struct Cell {

@@ -53,6 +53,7 @@
 //! * [`bare`], [`body`], [`wire`]: how it looks in bytes.
 //! * [`access`], [`flow`]: who may send to whom.
 //! * [`worker`], [`context`], [`node`]: how workers are written, what they can do, where they run.
+//! * [`environment`]: chance and the time of day.
 //! * [`services`]: echo, uppercase, hop.
 
 pub mod access;
@@ -61,6 +62,7 @@ pub mod bare;
 pub mod body;
 mod cell;
 pub mod context;
+pub mod environment;
 pub mod error;
 pub mod flow;
 mod mailbox;

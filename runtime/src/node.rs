@@ -1,6 +1,5 @@
 //! A node: arbiters, the router, and the handle that everything is started with.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -10,7 +9,7 @@ use actix::{Actor, ActorContext, ActorFutureExt, ArbiterHandle, AsyncContext};
 use parking_lot::Mutex;
 
 use crate::access::{AccessControl, Delivery};
-use crate::cell::{Cell, Stage};
+use crate::cell::{ByNumber, Cell, Stage};
 use crate::context::Context;
 use crate::error::{Denial, Error, Result};
 use crate::flow::Flow;
@@ -31,27 +30,59 @@ pub struct Node {
 
 #[derive(Debug)]
 struct Inner {
-    number: u64,
     router: Arc<Router>,
-    arbiters: Vec<ArbiterHandle>,
+    arbiters: Vec<Arbiter>,
     next_arbiter: AtomicUsize,
     next_cell: AtomicU64,
     /// All workers, for listing and for stopping stage by stage.
-    cells: Mutex<HashMap<u64, Weak<Cell>>>,
+    cells: Mutex<ByNumber<Weak<Cell>>>,
     stopping: AtomicBool,
+    /// What is the node's own: nothing if it runs on an arbiter that it was given.
     system: OnceLock<actix::System>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
+/// What workers run on.
+#[derive(Debug, Clone)]
+struct Arbiter {
+    key: ArbiterKey,
+    handle: ArbiterHandle,
+}
+
+/// Tells arbiters of a process apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ArbiterKey {
+    /// A thread can be an arbiter of one system, and later of another.
+    system: usize,
+    number: u64,
+}
+
 thread_local! {
-    /// Which arbiter of which node this thread is.
-    static ARBITER: std::cell::Cell<Option<(u64, usize)>> = const { std::cell::Cell::new(None) };
+    /// Which arbiter this thread is.
+    static ARBITER: std::cell::Cell<Option<ArbiterKey>> = const { std::cell::Cell::new(None) };
+}
+
+impl ArbiterKey {
+    /// That of this thread, which is an arbiter of this system.
+    fn of_this_thread(system: usize) -> Self {
+        static ARBITERS: AtomicU64 = AtomicU64::new(1);
+        if let Some(key) = ARBITER.get()
+            && key.system == system
+        {
+            return key;
+        }
+        let number = ARBITERS.fetch_add(1, Ordering::Relaxed);
+        let key = Self { system, number };
+        ARBITER.set(Some(key));
+        key
+    }
 }
 
 /// How a node is made.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NodeBuilder {
     arbiters: Option<usize>,
+    here: bool,
 }
 
 impl NodeBuilder {
@@ -63,13 +94,24 @@ impl NodeBuilder {
         self
     }
 
+    /// No threads of its own: all workers run on the arbiter, that is on the actix system's thread, that [`build`](Self::build)
+    /// is called on. So several nodes can share one thread and one clock, which may be a virtual one; the crate
+    /// `portolan-simulated` makes a network of them. How many arbiters were asked for does not matter then.
+    ///
+    /// Such a node ends with its system at the latest. [`Node::block_on`] cannot be used on its thread.
+    pub fn on_current_arbiter(mut self) -> Self {
+        self.here = true;
+        self
+    }
+
     /// Starts the node.
     ///
     /// # Errors
-    /// If threads cannot be started.
+    /// If threads cannot be started, or if this thread was to be the node's arbiter and is none.
     pub fn build(self) -> Result<Node> {
-        static NODES: AtomicU64 = AtomicU64::new(1);
-        let number = NODES.fetch_add(1, Ordering::Relaxed);
+        if self.here {
+            return Self::build_here();
+        }
         let count = self.arbiters.unwrap_or_else(|| {
             let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
             (cores / 2).max(1)
@@ -79,8 +121,13 @@ impl NodeBuilder {
             .name("portolan-node".into())
             .spawn(move || {
                 let runner = actix::System::new();
-                let arbiters: Vec<_> = runner
-                    .block_on(async move { (0..count).map(|index| start_arbiter(number, index)).collect() });
+                let arbiters = runner.block_on(async move {
+                    let mut arbiters = Vec::with_capacity(count);
+                    for _ in 0..count {
+                        arbiters.extend(start_arbiter().await);
+                    }
+                    arbiters
+                });
                 let _ = send.send((actix::System::current(), arbiters));
                 if let Err(error) = runner.run() {
                     tracing::error!("a node's system ended with an error: {error}");
@@ -90,27 +137,38 @@ impl NodeBuilder {
         let (system, arbiters) = receive
             .recv()
             .map_err(|_| Error::other("the node's thread ended before the node was ready"))?;
-        let node = Node {
-            inner: Arc::new(Inner {
-                number,
-                router: Arc::new(Router::new()),
-                arbiters,
-                next_arbiter: AtomicUsize::new(0),
-                next_cell: AtomicU64::new(1),
-                cells: Mutex::default(),
-                stopping: AtomicBool::new(false),
-                system: OnceLock::from(system),
-                thread: Mutex::new(Some(thread)),
-            }),
+        if arbiters.len() < count {
+            return Err(Error::other(
+                "a thread of the node ended before the node was ready",
+            ));
+        }
+        Ok(Node::of(arbiters, OnceLock::from(system), Some(thread)))
+    }
+
+    fn build_here() -> Result<Node> {
+        let (Some(system), Some(handle)) = (actix::System::try_current(), actix::Arbiter::try_current())
+        else {
+            return Err(Error::other(
+                "this thread is no arbiter: build the node inside an actix system, or without `on_current_arbiter`",
+            ));
         };
-        Ok(node)
+        let key = ArbiterKey::of_this_thread(system.id());
+        Ok(Node::of(vec![Arbiter { key, handle }], OnceLock::new(), None))
     }
 }
 
-fn start_arbiter(node: u64, index: usize) -> ArbiterHandle {
-    let arbiter = actix::Arbiter::new();
-    arbiter.spawn_fn(move || ARBITER.set(Some((node, index))));
-    arbiter.handle()
+/// On a thread of its own; nothing if that ends at once.
+async fn start_arbiter() -> Option<Arbiter> {
+    let handle = actix::Arbiter::new().handle();
+    let (told, key) = tokio::sync::oneshot::channel();
+    handle.spawn_fn(move || {
+        let system = actix::System::current().id();
+        let _ = told.send(ArbiterKey::of_this_thread(system));
+    });
+    Some(Arbiter {
+        key: key.await.ok()?,
+        handle,
+    })
 }
 
 /// The actor that a worker runs in: its arbiter polls the worker's loop until that ends.
@@ -131,6 +189,25 @@ impl WorkerActor {
 }
 
 impl Node {
+    fn of(
+        arbiters: Vec<Arbiter>,
+        system: OnceLock<actix::System>,
+        thread: Option<std::thread::JoinHandle<()>>,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                router: Arc::new(Router::new()),
+                arbiters,
+                next_arbiter: AtomicUsize::new(0),
+                next_cell: AtomicU64::new(1),
+                cells: Mutex::default(),
+                stopping: AtomicBool::new(false),
+                system,
+                thread: Mutex::new(thread),
+            }),
+        }
+    }
+
     /// How to make a node.
     pub fn builder() -> NodeBuilder {
         NodeBuilder::default()
@@ -298,12 +375,12 @@ impl Node {
     {
         let cell = self.register(owner, options, None)?;
         let address = cell.primary().clone();
-        let arbiter = cell.arbiter as usize;
+        let arbiter = &self.inner.arbiters[cell.arbiter as usize];
         let ctx = Context::new(self.clone(), cell);
         let start = move || WorkerActor::run(task(ctx));
-        if ARBITER.get() == Some((self.inner.number, arbiter)) {
+        if ARBITER.get() == Some(arbiter.key) {
             start();
-        } else if !self.inner.arbiters[arbiter].spawn_fn(start) {
+        } else if !arbiter.handle.spawn_fn(start) {
             return Err(Error::Stopped);
         }
         Ok(address)
@@ -440,19 +517,39 @@ impl Node {
             .await
     }
 
-    /// Runs a future on one of the node's arbiters and waits for it: for synchronous programs. Must not be called on
-    /// an arbiter.
+    /// Runs what computes or blocks for long beside the arbiters, which have messages to move. `None` if the node goes down
+    /// meanwhile.
+    ///
+    /// On a node that [shares a thread](NodeBuilder::on_current_arbiter) it runs there, at once: another thread would bring its
+    /// own pace into what shall happen in the same order each time. Needs a tokio runtime around it.
+    pub async fn run_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        if self.inner.system.get().is_none() {
+            return Some(work());
+        }
+        tokio::task::spawn_blocking(work).await.ok()
+    }
+
+    /// Runs a future on one of the node's arbiters and waits for it: for synchronous programs.
     ///
     /// # Errors
-    /// [`Error::Stopped`] if the node stops meanwhile.
+    /// [`Error::Stopped`] if the node stops meanwhile. An error if this is called on that arbiter, which would wait for itself.
     pub fn block_on<F, T, R>(&self, future: F) -> Result<R>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Future<Output = R> + 'static,
         R: Send + 'static,
     {
+        let arbiter = &self.inner.arbiters[0];
+        if ARBITER.get() == Some(arbiter.key) {
+            return Err(Error::other(
+                "the node cannot wait for itself: `block_on` was called on the thread that the future would run on",
+            ));
+        }
         let (send, receive) = std::sync::mpsc::sync_channel(1);
-        self.inner.arbiters[0].spawn_fn(move || {
+        arbiter.handle.spawn_fn(move || {
             actix::spawn(async move {
                 let _ = send.send(future().await);
             });

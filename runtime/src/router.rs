@@ -1,6 +1,5 @@
 //! From address to mailbox: the one place where every delivery is decided.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use dashmap::mapref::entry::Entry;
 use parking_lot::Mutex;
 
 use crate::access::{AccessControl, Delivery, Direction};
-use crate::cell::Cell;
+use crate::cell::{ByNumber, Cell};
 use crate::error::{Refusal, RefusedDelivery, SendError};
 use crate::flow::{Flow, Generation};
 use crate::mailbox::Mailbox;
@@ -126,7 +125,7 @@ pub(crate) struct Router {
     consumed: Map<Vec<Weak<Flow>>>,
     pub(crate) refusals: Refusals,
     /// Keeps workers without a task and without an owner alive.
-    passive: Mutex<HashMap<u64, Arc<Cell>>>,
+    passive: Mutex<ByNumber<Arc<Cell>>>,
 }
 
 impl std::fmt::Debug for Router {

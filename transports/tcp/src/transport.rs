@@ -218,6 +218,7 @@ impl TcpTransport {
                 let address = ctx.address().clone();
                 let listeners = Arc::clone(&transport.listeners);
                 tokio::select! {
+                    biased;
                     () = ctx.stopping() => {}
                     () = accepting(told) => listener::accept(ctx, socket, transport, spawner).await,
                 }

@@ -6,11 +6,11 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use portolan_runtime::{
     AccessControl, Address, Context, Envelope, Error, Flow, MailboxOptions, Message, Node, Route,
-    WorkerOptions,
+    WorkerOptions, environment,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -97,7 +97,7 @@ pub async fn register(
     let (lost, when_lost) = watch::channel(None);
     let endpoint = Endpoint {
         internal,
-        registration: Registration::new(request.clone(), Instant::now(), options.timeout),
+        registration: Registration::new(request.clone(), environment::now(), options.timeout),
         outcome: Some(outcome),
         lost,
     };
@@ -232,7 +232,7 @@ impl Endpoint {
                     None => return,
                 },
                 () = tokio::time::sleep_until(timeout.unwrap_or_else(tokio::time::Instant::now)), if waits => {
-                    self.registration.handle_timeout(Instant::now())
+                    self.registration.handle_timeout(environment::now())
                 }
             };
             if let Some(outcome) = outcome

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use portolan_runtime::{
     AccessControl, Address, Context, Denial, Envelope, Flow, MailboxOptions, Message, Node, Payload, Peer,
-    Placement, Result, Route, SyncWorker, WorkerOptions,
+    Placement, Result, Route, SyncWorker, WorkerOptions, environment,
 };
 
 use crate::name::RelayName;
@@ -116,7 +116,7 @@ impl<A: RelayAuthority> RelayService<A> {
                 options,
                 table: table.clone(),
                 pending: Arc::default(),
-                logged: (Instant::now(), 0),
+                logged: (environment::now(), 0),
             },
         )?;
         for flow in &flows {
@@ -159,7 +159,7 @@ impl<A: RelayAuthority> RelayService<A> {
             via: via.clone(),
             answers: answers.clone(),
             forward: forward.clone(),
-            since: SystemTime::now(),
+            since: environment::system_time(),
             traffic: Arc::default(),
         };
         let acceptance = Relay::acceptance(name.remote_address());
@@ -229,7 +229,7 @@ impl<A: RelayAuthority> RelayService<A> {
     }
 
     fn log(&mut self, message: &Message, reason: &Unregistered) {
-        let now = Instant::now();
+        let now = environment::now();
         if now.duration_since(self.logged.0) >= Duration::from_secs(1) {
             self.logged = (now, 0);
         }

@@ -260,12 +260,14 @@ impl RelayTable {
         }
     }
 
-    /// The names of the relays that one peer owns: what has to go when the peer is no longer a member.
+    /// The names of the relays that one peer owns, sorted: what has to go when the peer is no longer a member.
     pub fn names_of(&self, peer: PeerIdentifier) -> Vec<RelayName> {
         let owner = RelayOwner::Peer(peer);
         let entries = self.entries.lock();
         let owned = entries.relays.iter().filter(|(_, entry)| entry.owner == owner);
-        owned.map(|(name, _)| name.clone()).collect()
+        let mut names: Vec<_> = owned.map(|(name, _)| name.clone()).collect();
+        names.sort();
+        names
     }
 }
 

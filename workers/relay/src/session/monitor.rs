@@ -4,11 +4,13 @@ use std::fmt;
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
+use portolan_runtime::environment::random;
 use portolan_runtime::{
-    AccessControl, Address, Body, Cbor, Context, Message, Node, Result, Route, WorkerOptions, route,
+    AccessControl, Address, Body, Cbor, Context, Message, Node, Result, Route, WorkerOptions, environment,
+    route,
 };
 use tokio::sync::watch;
 
@@ -77,7 +79,7 @@ impl SessionStatus {
     }
 
     fn of(session: &Session, before: Option<&Self>) -> Self {
-        let now = SystemTime::now();
+        let now = environment::system_time();
         let state = session.state();
         Self {
             state,
@@ -89,7 +91,7 @@ impl SessionStatus {
             round_trip: session.round_trip(),
             retry_at: session
                 .retry_at()
-                .map(|at| now + at.saturating_duration_since(Instant::now())),
+                .map(|at| now + at.saturating_duration_since(environment::now())),
         }
     }
 }
@@ -164,11 +166,6 @@ impl Drop for SessionMonitor {
     }
 }
 
-/// A number by chance. Where the system has none to give, pings are merely guessable and delays not spread.
-fn random() -> u64 {
-    getrandom::u64().unwrap_or_default()
-}
-
 fn pings(ctx: &Context) -> Result<Context> {
     ctx.detached(WorkerOptions::new(Address::random()).incoming(AccessControl::DenyAll))
 }
@@ -200,7 +197,7 @@ async fn run<C, F, E>(
         },
         Err(_) => return,
     };
-    session.handle_start(Instant::now());
+    session.handle_start(environment::now());
     loop {
         while let Some(action) = session.poll_action() {
             match action {
@@ -217,7 +214,7 @@ async fn run<C, F, E>(
                 }
                 Action::Ping(content) => {
                     if let Err(reason) = path.ping(&ctx, content) {
-                        session.handle_lost(Instant::now(), &reason, random());
+                        session.handle_lost(environment::now(), &reason, random());
                     }
                 }
             }
@@ -230,24 +227,24 @@ async fn run<C, F, E>(
             envelope = ctx.next() => match envelope {
                 Some(envelope) => {
                     if let Ok(Cbor(content)) = Cbor::<u64>::decode(envelope.message.payload.as_slice()) {
-                        session.handle_pong(Instant::now(), content);
+                        session.handle_pong(environment::now(), content);
                     }
                 }
                 None => return,
             },
-            reason = ended(&mut path.connection) => session.handle_lost(Instant::now(), &reason, random()),
+            reason = ended(&mut path.connection) => session.handle_lost(environment::now(), &reason, random()),
             built = built(&mut path.connecting) => {
                 path.connecting = None;
                 match built {
                     Ok(connection) => {
                         path.connection = Some(connection);
-                        session.handle_connected(Instant::now(), random());
+                        session.handle_connected(environment::now(), random());
                     }
-                    Err(reason) => session.handle_failed(Instant::now(), &reason.to_string(), random()),
+                    Err(reason) => session.handle_failed(environment::now(), &reason.to_string(), random()),
                 }
             }
             () = path.pings.flush(), if path.pings.has_unsent() => {}
-            () = sleep_until(timeout) => session.handle_timeout(Instant::now(), random()),
+            () = sleep_until(timeout) => session.handle_timeout(environment::now(), random()),
         }
     }
 }

@@ -55,6 +55,7 @@ async fn run(
         // Boxed, so that an open channel does not keep the space that its handshake needed.
         let handshake = Box::pin(handshake(&mut ctx, &shared, &route, &options, flow));
         tokio::select! {
+            biased; // A channel that has just opened is given up all the same if nobody waits for it any more.
             opened = tokio::time::timeout(options.timeout, handshake) => {
                 opened.unwrap_or(Err(Error::Timeout { route, after: options.timeout }))
             }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
-use portolan_runtime::{Address, Context, Envelope, Flow, MAX_HOPS, Node, Stage, SyncWorker, WorkerOptions};
+use portolan_runtime::{
+    Address, Context, Envelope, Flow, MAX_HOPS, Node, Stage, SyncWorker, WorkerOptions, environment,
+};
 
 use super::responder::{self, Accepting};
 use super::service::Shared;
@@ -108,7 +109,7 @@ impl SyncWorker for Listener {
             return Ok(());
         }
         let decryptor = Address::random();
-        match self.slots.take(hop, &decryptor, Instant::now()) {
+        match self.slots.take(hop, &decryptor, environment::now()) {
             Ok((slot, evicted)) => {
                 if let Some(evicted) = evicted {
                     counts.evicted.fetch_add(1, Ordering::Relaxed);

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use parking_lot::Mutex;
 use portolan_identity::{AttributeRepository, IdentityRepository};
-use portolan_runtime::{Address, Context, Node, Route};
+use portolan_runtime::{Address, Context, Node, Route, environment};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::listener::{self, SecureChannelListener};
@@ -21,7 +21,7 @@ pub type Clock = fn() -> u64;
 
 fn system_clock() -> u64 {
     // Before 1970 nothing holds, which is the safe side.
-    SystemTime::now()
+    environment::system_time()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }
@@ -229,12 +229,12 @@ impl Shared {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
         let permit = Arc::clone(&self.computing).acquire_owned().await.ok()?;
-        let done = tokio::task::spawn_blocking(move || {
+        let work = move || {
             let result = work();
             drop(permit);
             result
-        });
-        done.await.ok()
+        };
+        self.node.run_blocking(work).await
     }
 
     pub(super) fn channel(&self, state: Arc<State>) -> SecureChannel {
