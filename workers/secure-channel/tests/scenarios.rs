@@ -692,7 +692,15 @@ async fn access_control_sees_the_peer_in_both_directions() {
         .create(pair.route(), pair.a.options())
         .await
         .unwrap();
+    let refused = || {
+        pair.b
+            .node
+            .refusals()
+            .incoming
+            .load(std::sync::atomic::Ordering::Relaxed)
+    };
     for (name, allowed, arrives) in [("mine", pair.a.id(), 1), ("not-mine", pair.b.id(), 0)] {
+        let before = refused();
         let collector = Collector::default();
         let peers = [PeerIdentifier(*allowed.as_bytes())].into();
         let options = WorkerOptions::new(name).incoming(AccessControl::Peers(peers));
@@ -708,7 +716,9 @@ async fn access_control_sees_the_peer_in_both_directions() {
                 .await
                 .is_some()
         );
-        assert_eq!(collector.len(), arrives, "{name}");
+        // It has been decided about; the collector may run on another thread.
+        assert_eq!(refused() - before, 1 - arrives, "{name}");
+        eventually(name, || collector.len() as u64 == arrives).await;
     }
     assert!(pair.a.node.is_terminal(channel.address()));
     assert_eq!(
