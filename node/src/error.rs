@@ -196,6 +196,18 @@ impl Error {
     }
 }
 
+impl From<portolan_runtime::Error> for Error {
+    fn from(error: portolan_runtime::Error) -> Self {
+        crate::engine::runtime_error(error)
+    }
+}
+
+impl From<portolan_runtime::DecodeError> for Error {
+    fn from(error: portolan_runtime::DecodeError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

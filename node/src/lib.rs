@@ -19,19 +19,25 @@
 //! | [`cli`] | the commands, their arguments and what they print |
 
 mod app;
+pub mod builder;
 pub mod cli;
 pub mod control;
+pub mod credential;
 pub mod demo;
 pub mod engine;
 pub mod error;
 pub mod host_port;
 pub mod multiaddr;
+pub mod project;
 pub mod state;
 mod tls;
 pub mod worker_types;
 
 pub use app::App;
+pub use builder::{Node, NodeBuilder, OpenRoute, Reach, RouteOptions};
+pub use control::api;
 pub use error::{Error, ErrorCode, Result};
+pub use project::ProjectOptions;
 
 // For programs that are nodes themselves: everything a node is made of, under one name. `examples/` shows how.
 

@@ -1,10 +1,9 @@
 //! `portolan credential …`.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use portolan_identity::{Attributes, CredentialAndPurposeKey, Identifier, Identity};
+use portolan_identity::CredentialAndPurposeKey;
 use serde_json::{Value, json};
 
 use super::context::Context;
@@ -12,6 +11,7 @@ use super::identity::Encoding;
 use super::output::{Answer, attributes, card, until};
 use super::values;
 use crate::control::api::{CredentialStatus, StoreCredential, path};
+use crate::credential::{self, text as attributes_text};
 use crate::error::{Error, ErrorCode, Result};
 use crate::state::{CredentialRecord, now};
 
@@ -130,14 +130,6 @@ fn plain(status: &CredentialStatus) -> String {
     ])
 }
 
-fn text(attributes: &Attributes) -> BTreeMap<String, String> {
-    let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    attributes
-        .iter()
-        .map(|(name, value)| (lossy(name), lossy(value)))
-        .collect()
-}
-
 fn read(credential: Option<&str>, file: Option<&PathBuf>) -> Result<String> {
     use std::io::Read;
     let mut text = String::new();
@@ -153,88 +145,28 @@ fn read(credential: Option<&str>, file: Option<&PathBuf>) -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// The issuer's change history, by its identifier if this home knows it, or as given.
-fn authority(context: &Context, issuer: &str) -> Result<Identity> {
-    let issuer = issuer.trim();
-    let Ok(identifier) = issuer.parse::<Identifier>() else {
-        return Identity::from_hex(issuer, None).map_err(|error| {
-            Error::invalid(format!(
-                "--issuer is neither an identifier nor a change history: {error}"
-            ))
-        });
-    };
-    let database = context.home().database()?;
-    let own = database
-        .identities()?
-        .into_iter()
-        .map(|identity| hex::encode(identity.history));
-    let of_projects = database
-        .projects()?
-        .into_iter()
-        .flat_map(|(project, _)| [project.authority_identity, project.project_change_history])
-        .flatten();
-    own.chain(of_projects).find_map(|history| Identity::from_hex(&history, Some(&identifier)).ok()).ok_or_else(|| {
-        Error::not_found(format!("the change history of {identifier} is not known here"))
-            .hint("give the change history itself: --issuer \"$(portolan identity show --full --encoding hex NAME)\"")
-    })
-}
-
 /// A credential that holds, as it would be kept.
 fn verified(context: &Context, given: &Given, scope: &str) -> Result<CredentialRecord> {
     let text_of = read(given.credential.as_deref(), given.credential_path.as_ref())?;
-    let issuer = authority(context, &given.issuer)?;
-    let not_verified = |error: &dyn std::fmt::Display| {
-        Error::new(
-            ErrorCode::NotVerified,
-            format!("the credential is not verified: {error}"),
-        )
-    };
-    let credential = CredentialAndPurposeKey::from_hex(&text_of).map_err(|error| not_verified(&error))?;
-    let said = credential
-        .verify(None, &[issuer], now())
-        .map_err(|error| not_verified(&error))?;
-    Ok(CredentialRecord {
-        subject: said.subject.to_string(),
-        issuer: said.issuer.to_string(),
-        scope: scope.to_owned(),
-        created_at: said.created_at,
-        expires_at: said.expires_at,
-        attributes: text(&said.attributes),
-        credential: credential.encode(),
-    })
+    credential::verify(context.home(), &text_of, &given.issuer, scope)
 }
 
 impl Issue {
     fn run(self, context: &Context) -> Result<()> {
         let said = values::attributes(&self.attribute)?;
         let issuer = context.own_identity(self.issuer.as_deref())?;
-        let subject: Identifier = self
-            .subject
-            .parse()
-            .map_err(|error| Error::invalid(format!("--for: {error}")))?;
-        if self.ttl.as_secs() == 0 {
-            return Err(Error::invalid("a credential that ends at once is of no use").hint("give --ttl 30m"));
-        }
         let failed = |error: &dyn std::fmt::Display| {
             Error::failed(format!("the credential cannot be issued: {error}"))
         };
-        let pairs = said
-            .iter()
-            .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        let attributes_of = Attributes::from_pairs(pairs).map_err(|error| failed(&error))?;
-        let credential = CredentialAndPurposeKey::issue(
-            &*issuer.vault,
+        let text = credential::issue(
             context.home(),
-            &issuer.identity,
-            &subject,
-            None,
-            attributes_of,
-            now(),
-            self.ttl.as_secs(),
-        )
-        .map_err(|error| failed(&error))?;
+            Some(&issuer.record.name),
+            &self.subject,
+            &said,
+            self.ttl,
+        )?;
+        let credential = CredentialAndPurposeKey::from_hex(&text).map_err(|error| failed(&error))?;
         let data = credential.credential.read().map_err(|error| failed(&error))?;
-        let text = credential.to_hex();
         let json = json!({
             "credential": text,
             "subject": self.subject,
@@ -366,7 +298,7 @@ fn show_unverified(context: &Context, given: &str) -> Result<()> {
         .map_err(|error| wrong(&error))?
         .subject
         .to_string();
-    let attributes_of = text(&said.attributes);
+    let attributes_of = attributes_text(&said.attributes);
     let subject = said.subject.map(|subject| subject.to_string());
     let plain = card(&[
         ("Subject", subject.clone().unwrap_or_default()),

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use portolan_identity::{Identity, KeyHandle, KeyType, Vault};
+use portolan_identity::{Identity, KeyHandle, KeyType};
 use serde_json::{Value, json};
 
 use super::context::Context;
 use super::output::{Answer, card, span, table};
 use super::{Confirmation, names_to_delete, values};
 use crate::error::{Error, Result};
-use crate::state::{IdentityRecord, now, random_name};
+use crate::state::{IdentityRecord, IdentitySource, now};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -175,48 +175,19 @@ pub(super) struct Create {
 impl Create {
     fn run(self, context: &Context) -> Result<()> {
         let home = context.home();
-        let own = if self.key_id.is_none() && self.identity.is_none() {
-            home.create_identity(self.name.as_deref(), self.vault.as_deref(), KeyType::default())?
-        } else {
-            let mut database = home.database()?;
-            let vault_name = match &self.vault {
-                Some(name) => database.vault(name)?.name,
-                None => database.default_vault(now())?.name,
-            };
-            let known = database.identities()?;
-            drop(database);
-            let vault = home.vault(&vault_name)?;
-            let identity = match (&self.key_id, &self.identity) {
-                (Some(key), _) => {
-                    let bytes: [u8; 32] = hex::decode(key)
-                        .ok()
-                        .and_then(|bytes| bytes.try_into().ok())
-                        .ok_or_else(|| Error::invalid("--key-id is not 64 hexadecimal digits"))?;
-                    Identity::create_with_key(&*vault, &KeyHandle::from(bytes), now())
-                        .map_err(|error| Error::failed(format!("the identity cannot be made: {error}")))?
-                }
-                (None, history) => Identity::from_hex(history.as_deref().unwrap_or_default().trim(), None)
-                    .map_err(|error| {
-                        Error::invalid(format!("--identity is not a change history: {error}"))
-                    })?,
-            };
-            let handle = vault
-                .signing_handle(identity.latest_public_key())
-                .map_err(|error| Error::failed(format!("the vault failed: {error}")))?;
-            if !vault
-                .contains(&handle)
-                .map_err(|error| Error::state(error.to_string()))?
-            {
-                return Err(Error::not_found(format!(
-                    "the vault `{vault_name}` does not hold the key of this identity"
-                ))
-                .hint("name the vault that holds it with --vault"));
+        let (name, vault) = (self.name.as_deref(), self.vault.as_deref());
+        let own = match (&self.key_id, &self.identity) {
+            (None, None) => home.create_identity(name, vault, KeyType::default())?,
+            (Some(key), _) => {
+                let bytes: [u8; 32] = hex::decode(key)
+                    .ok()
+                    .and_then(|bytes| bytes.try_into().ok())
+                    .ok_or_else(|| Error::invalid("--key-id is not 64 hexadecimal digits"))?;
+                home.take_over_identity(name, vault, IdentitySource::Key(&KeyHandle::from(bytes)))?
             }
-            let name = match &self.name {
-                Some(name) => name.clone(),
-                None => random_name(|name| known.iter().any(|identity| identity.name == name))?,
-            };
-            home.keep_identity(&name, &vault_name, &identity)?
+            (None, Some(history)) => {
+                home.take_over_identity(name, vault, IdentitySource::History(history))?
+            }
         };
         context
             .terminal
@@ -289,23 +260,6 @@ fn default_or(context: &Context, name: Option<&str>) -> Result<IdentityRecord> {
             Error::not_found("there is no identity yet").hint("make one: portolan identity create NAME")
         }),
     }
-}
-
-/// The node of this home that uses an identity.
-fn user(context: &Context, identity: &str) -> Result<Option<String>> {
-    use crate::state::NodeRole;
-    for name in context.home().node_names()? {
-        // A node that cannot be read is not a reason to refuse.
-        let Ok(spec) = context.home().node_folder(&name)?.spec() else {
-            continue;
-        };
-        let uses = spec.identity == identity
-            || matches!(&spec.role, NodeRole::Project(role) if role.authority_identity == identity);
-        if uses {
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
 }
 
 impl Command {
@@ -392,7 +346,7 @@ impl Command {
                 }
                 for name in &names {
                     home.identity(name)?;
-                    if let Some(node) = user(context, name)? {
+                    if let Some(node) = home.user_of_identity(name)? {
                         return Err(Error::exists(format!(
                             "the identity `{name}` is used by the node `{node}`"
                         ))
@@ -403,7 +357,7 @@ impl Command {
                     .terminal
                     .confirm(confirmation.yes, &format!("Deleting {}", names.join(", ")))?;
                 for name in &names {
-                    home.database()?.delete_identity(name)?;
+                    home.delete_identity(name)?;
                     context
                         .terminal
                         .done(format!("The identity `{name}` was deleted."));

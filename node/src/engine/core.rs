@@ -14,28 +14,13 @@ use super::connect::{Appearance, Connector, blocking};
 use super::membership::{Membership, authority_of};
 use super::policies::{Issuer, Policies};
 use super::removals::Removals;
+use super::settings::{Settings, Trust};
 use crate::error::{Error, Result};
 use crate::multiaddr::MultiAddr;
 use crate::state::{Home, OwnIdentity, Project};
 
 /// Memberships that a node keeps: one for each of its identities that is used in each project.
 const MAX_MEMBERSHIPS: usize = 64;
-
-/// As the environment has it, in MiB, or as is usual.
-fn window_memory() -> WindowMemory {
-    let Ok(given) = std::env::var("PORTOLAN_PORTAL_MEMORY") else {
-        return WindowMemory::default();
-    };
-    match given.parse::<std::num::NonZeroU32>() {
-        Ok(mebibytes) => WindowMemory::new(u64::from(mebibytes.get()) * 1024 * 1024),
-        Err(_) => {
-            tracing::warn!(
-                "PORTOLAN_PORTAL_MEMORY is `{given}`, which is no number of MiB from 1 on: it is ignored"
-            );
-            WindowMemory::default()
-        }
-    }
-}
 
 /// Shared by everything in a node. Nothing in it refers back to relays or portals.
 pub(crate) struct Core {
@@ -53,8 +38,11 @@ pub(crate) struct Core {
     listeners: Mutex<Vec<Address>>,
     /// What the windows of all portal connections of the node may promise together.
     pub(crate) windows: WindowMemory,
-    /// On a project node: its own authority, whose credentials it believes without being a member itself.
+    /// An authority whose credentials the node believes without being a member itself: its own, on a project node, or one that
+    /// whoever runs it has named.
     authority: Option<Identity>,
+    /// What the node presents as long as it is no member of a project.
+    credential: Option<Arc<dyn CredentialSource>>,
 }
 
 impl Core {
@@ -63,7 +51,10 @@ impl Core {
         policies: Arc<Policies>,
         own: OwnIdentity,
         authority: Option<Identity>,
+        settings: &Settings,
     ) -> Self {
+        let trust = settings.trust.as_ref();
+        let authority = authority.or_else(|| Some(trust?.authority.clone()));
         if let Some(authority) = &authority {
             policies.set_authority(Some(*authority.identifier()));
         }
@@ -77,8 +68,9 @@ impl Core {
             memberships: Mutex::default(),
             locals: Mutex::default(),
             listeners: Mutex::default(),
-            windows: window_memory(),
+            windows: settings.window_memory(),
             authority,
+            credential: trust.and_then(Trust::source),
         }
     }
 
@@ -248,9 +240,16 @@ impl Core {
             None => self.authority.iter().cloned().collect(),
         };
         Ok(Appearance {
-            identity,
             authorities,
-            credentials: membership.map(|membership| membership as Arc<dyn CredentialSource>),
+            credentials: match membership {
+                Some(membership) => Some(membership as Arc<dyn CredentialSource>),
+                // It is about the node's own identity.
+                None => self
+                    .credential
+                    .clone()
+                    .filter(|_| identity.identifier() == self.own.identity.identifier()),
+            },
+            identity,
             authorized: authorized.to_vec(),
             timeout,
             reachable: &[],
@@ -266,7 +265,9 @@ impl Core {
             Some(membership) => options
                 .authorities([membership.authority()])
                 .shared_credentials(Some(membership)),
-            None => options.authorities(self.authority.iter().cloned()),
+            None => options
+                .authorities(self.authority.iter().cloned())
+                .shared_credentials(self.credential.clone()),
         }
     }
 

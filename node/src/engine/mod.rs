@@ -17,6 +17,7 @@
 //! | `channels`, `services` | what the owner asks for by hand |
 //! | `started` | workers that the owner started by name |
 //! | `project_node` | the authority of a project node |
+//! | `settings` | what is said for one run and not written down |
 
 mod channels;
 mod connect;
@@ -32,11 +33,14 @@ pub mod remote;
 mod removals;
 mod running;
 mod services;
+mod settings;
 mod started;
 #[cfg(test)]
 mod tests;
 
 use std::future::Future;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control::api::NodeStatus;
@@ -45,7 +49,12 @@ use crate::error::Result;
 use crate::state::OpenNode;
 use crate::worker_types::WorkerTypes;
 
+pub(crate) use self::connect::{Path as OpenPath, blocking};
+pub(crate) use self::core::identifiers;
+pub(crate) use self::guard::Guard;
+pub(crate) use self::policies::Issuer;
 pub(crate) use self::running::{Running, runtime_error};
+pub(crate) use self::settings::{MAX_ARBITERS, Settings, Trust};
 pub(crate) use portolan_portal::MAX_STRIPES;
 
 /// Run `node` in this process until `stop` resolves or `POST /v1/node/stop` arrives, then stop it cleanly. It has the worker types
@@ -77,24 +86,52 @@ pub async fn run_node_with(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
     let control = node.control_listener()?;
-    let running = Running::start(node, types).await?;
+    let running = Running::start(node, types, &Settings::of_environment()?).await?;
+    let ready = |running: &Arc<Running>| {
+        ready(&running.status());
+        std::future::ready(Ok(()))
+    };
+    run_assembled(running, Some(control), ready, stop).await
+}
+
+/// Let an assembled node run until `stop` resolves, somebody asks it to stop, or `ready` fails; then stop it cleanly. Its
+/// owner can manage it over `control`, if that is given.
+pub(crate) async fn run_assembled<R: Future<Output = Result<()>>>(
+    running: Arc<Running>,
+    control: Option<UnixListener>,
+    ready: impl FnOnce(&Arc<Running>) -> R,
+    stop: impl Future<Output = ()>,
+) -> Result<()> {
     let result = serve(&running, control, ready, stop).await;
     running.stop().await;
+    running.node.release();
     tracing::info!("stopped");
     result
 }
 
-async fn serve(
-    running: &std::sync::Arc<Running>,
-    control: std::os::unix::net::UnixListener,
-    ready: impl FnOnce(&NodeStatus),
+async fn serve<R: Future<Output = Result<()>>>(
+    running: &Arc<Running>,
+    control: Option<UnixListener>,
+    ready: impl FnOnce(&Arc<Running>) -> R,
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
     running.restore().await?;
     let (hang_up, hung_up) = tokio::sync::oneshot::channel::<()>();
-    let mut server = tokio::spawn(server::serve(control, running.clone(), async {
-        let _ = hung_up.await;
-    }));
+    let served = Arc::clone(running);
+    let mut server = tokio::spawn(async move {
+        match control {
+            Some(control) => {
+                server::serve(control, served, async {
+                    let _ = hung_up.await;
+                })
+                .await
+            }
+            None => {
+                let _ = hung_up.await;
+                Ok(())
+            }
+        }
+    });
     let status = running.status();
     tracing::info!(
         name = status.name,
@@ -102,7 +139,7 @@ async fn serve(
         tcp = status.tcp_listener_address,
         "ready"
     );
-    ready(&status);
+    ready(running).await?;
     let removals = async {
         match running.project_node() {
             Some(project) => project.enforce_removals(&running.core).await,

@@ -23,13 +23,14 @@ use super::policies::{Issuer, Policies};
 use super::project_node::ProjectNode;
 use super::relays::Relay;
 use super::services::local_name;
+use super::settings::Settings;
 use super::started::StartedWorkers;
 use crate::control::api::{
     NodeStatus, SecureChannelListenerStatus, ServedRelay, ServiceStatus, TcpListenerStatus,
 };
 use crate::error::{Error, Result};
 use crate::host_port::HostPort;
-use crate::state::{NodeRole, NodeSpec, OpenNode, now};
+use crate::state::{NodeRole, NodeSpec, OpenNode, Project, now};
 use crate::worker_types::WorkerTypes;
 
 /// The node's secure channel listener.
@@ -49,9 +50,9 @@ const STOP_LIMIT: Duration = Duration::from_millis(1500);
 
 /// A running node.
 pub(crate) struct Running {
-    pub(super) node: OpenNode,
+    pub(crate) node: OpenNode,
     pub(super) spec: NodeSpec,
-    pub(super) core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     pub(super) listener: TcpListener,
     started: Instant,
     bound: String,
@@ -124,35 +125,18 @@ pub(crate) fn runtime_error(error: portolan_runtime::Error) -> Error {
     }
 }
 
-/// Most arbiters that can be asked for.
-const MAX_ARBITERS: usize = 64;
-
-/// How many arbiters the owner wants, if that was said.
-fn arbiters() -> Result<Option<usize>> {
-    let Some(text) = std::env::var_os("PORTOLAN_ARBITERS").filter(|text| !text.is_empty()) else {
-        return Ok(None);
-    };
-    match text.to_str().and_then(|text| text.trim().parse().ok()) {
-        Some(count @ 1..=MAX_ARBITERS) => Ok(Some(count)),
-        _ => Err(Error::invalid(format!(
-            "PORTOLAN_ARBITERS must be a number from 1 to {MAX_ARBITERS}, not `{}`",
-            text.to_string_lossy()
-        ))),
-    }
-}
-
 impl Running {
     /// Put the node together: transport, services, listener, and on a project node the authority. Relays, outlets and inlets
     /// come back with [`restore`](Self::restore), which also lets others in.
-    pub(super) async fn start(node: OpenNode, types: WorkerTypes) -> Result<Arc<Self>> {
+    pub(crate) async fn start(node: OpenNode, types: WorkerTypes, settings: &Settings) -> Result<Arc<Self>> {
         let spec = node.database().spec()?;
         let own = node.home().own_identity(&spec.identity)?;
         let mut builder = Node::builder();
-        if let Some(count) = arbiters()? {
+        if let Some(count) = settings.arbiters {
             builder = builder.arbiters(count);
         }
         let runtime = builder.build().map_err(runtime_error)?;
-        match Self::assemble(node, spec, own, &runtime, types).await {
+        match Self::assemble(node, spec, own, settings, &runtime, types).await {
             Ok(running) => Ok(running),
             Err(error) => {
                 runtime.stop().await;
@@ -165,6 +149,7 @@ impl Running {
         node: OpenNode,
         spec: NodeSpec,
         own: crate::state::OwnIdentity,
+        settings: &Settings,
         runtime: &Node,
         types: WorkerTypes,
     ) -> Result<Arc<Self>> {
@@ -189,6 +174,7 @@ impl Running {
             policies,
             own,
             authority.as_ref().map(|authority| authority.identity.clone()),
+            settings,
         ));
 
         let listener = bind(&node, &spec, &core).await?;
@@ -343,7 +329,7 @@ impl Running {
     }
 
     /// Let others reach an address through channels to `api`, and, if `plain`, over connections without a channel too.
-    pub(super) fn make_reachable(&self, address: &str, plain: bool) {
+    pub(crate) fn make_reachable(&self, address: &str, plain: bool) {
         self.through_channels.lock().insert(address.to_owned());
         let local = Address::local(address);
         for listener in self.channel_listeners.lock().values() {
@@ -367,7 +353,7 @@ impl Running {
     }
 
     /// Look whether this home has joined a project meanwhile, or knows another address of it, and belong to it from now on.
-    pub(super) fn adopt_project(&self) {
+    pub(crate) fn adopt_project(&self) {
         match self.try_adopt_project() {
             Ok(()) => *self.complaint.lock() = None,
             Err(error) => {
@@ -499,7 +485,7 @@ impl Running {
     }
 
     /// Our identities may have been rotated: by this node, another one, or a command.
-    async fn look_for_rotations(&self) {
+    pub(crate) async fn look_for_rotations(&self) {
         let core = Arc::clone(&self.core);
         let rotated = blocking(move || Ok(core.look_for_rotations()))
             .await
@@ -558,6 +544,29 @@ impl Running {
     /// The node that this is, if it is a project's.
     pub(super) fn project_node(&self) -> Option<&ProjectNode> {
         self.project_node.as_ref()
+    }
+
+    /// On a project's node: the local name of its administrator's identity, if that is in this home, and the project.
+    pub(crate) fn administrator(&self) -> Result<Option<(String, Project)>> {
+        let NodeRole::Project(role) = &self.spec.role else {
+            return Ok(None);
+        };
+        let database = self.node.home().database()?;
+        let administrator = database
+            .identities()?
+            .into_iter()
+            .find(|identity| role.administrators.contains_key(&identity.identifier));
+        let project = database
+            .projects()?
+            .into_iter()
+            .map(|(project, _)| project)
+            .find(|project| project.id == role.project_id);
+        match (administrator, project) {
+            (Some(administrator), Some(project)) => Ok(Some((administrator.name, project))),
+            _ => Err(Error::not_found(
+                "the identity of the project's administrator is not in this home",
+            )),
+        }
     }
 
     /// What the node says about itself.

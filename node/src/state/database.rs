@@ -191,7 +191,7 @@ fn open_to_look(path: &Path, migrations: &[&str]) -> Option<Connection> {
 
 fn try_open(path: &Path, migrations: &[&str]) -> Result<Connection, StateError> {
     let fail = |source| StateError::sqlite(path, source);
-    let mut connection = Connection::open(path).map_err(fail)?;
+    let connection = Connection::open(path).map_err(fail)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(fail)?;
     let mode: String = connection
         .query_row("PRAGMA journal_mode", [], |row| row.get(0))
@@ -205,7 +205,12 @@ fn try_open(path: &Path, migrations: &[&str]) -> Result<Connection, StateError> 
     connection
         .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;")
         .map_err(fail)?;
+    migrate(connection, path, migrations)
+}
 
+/// Bring a database to the newest schema.
+fn migrate(mut connection: Connection, path: &Path, migrations: &[&str]) -> Result<Connection, StateError> {
+    let fail = |source| StateError::sqlite(path, source);
     let known = migrations.len() as i64;
     if version(&connection).map_err(fail)? != Some(known) {
         let transaction = connection
@@ -233,6 +238,24 @@ fn try_open(path: &Path, migrations: &[&str]) -> Result<Connection, StateError> 
         transaction.commit().map_err(fail)?;
     }
     Ok(connection)
+}
+
+/// A database in the memory of this process, and its newest schema. It is there as long as one connection to it is open;
+/// every further one opened by the same name sees the same data.
+pub(crate) fn open_in_memory(name: &str, migrations: &[&str]) -> Result<Connection, StateError> {
+    let shown = Path::new("(memory)");
+    let fail = |source| StateError::sqlite(shown, source);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // A name that begins with a slash is shared by the connections of the process, and nobody else sees it.
+    let connection = Connection::open_with_flags(format!("file:/{name}?vfs=memdb"), flags).map_err(fail)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(fail)?;
+    connection
+        .execute_batch("PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY;")
+        .map_err(fail)?;
+    migrate(connection, shown, migrations)
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<Option<i64>> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use portolan_identity::sealed::Sealer;
+use zeroize::Zeroizing;
 
 use super::database::{StateError, create_private_folder};
 use super::names::{check_node_name, closest, random_name};
@@ -16,12 +17,37 @@ use super::records::{HomeDatabase, IdentityRecord};
 use super::spec::Project;
 use crate::error::{Error, Result};
 
-/// The home folder. Cheap to clone; holds nothing open.
+/// The home folder. Cheap to clone; holds nothing open, unless it is [in memory](Self::in_memory).
 #[derive(Clone)]
 pub struct Home {
     path: PathBuf,
     /// What opens sealed keys, once a key was needed: deriving it from a passphrase is slow on purpose. Shared by clones.
     sealer: Arc<Mutex<Option<Option<Arc<Sealer>>>>>,
+    /// What opens the keys of this home.
+    key: Arc<HomeKey>,
+    memory: Option<Arc<Memory>>,
+}
+
+/// What seals the secret keys of a home, and opens them.
+pub enum HomeKey {
+    /// `PORTOLAN_PASSPHRASE` or `PORTOLAN_KEY_FILE`, if one is set; else nothing. As the command line does.
+    Environment,
+    /// Nothing: the mode of the files alone protects the keys.
+    Unsealed,
+    /// A passphrase. Deriving the key from it takes a fraction of a second, on purpose.
+    Passphrase(Zeroizing<Vec<u8>>),
+    /// 32 bytes of a random generator.
+    Key(Zeroizing<[u8; 32]>),
+}
+
+/// A home without a database on the disk.
+struct Memory {
+    /// By which every connection finds the same database.
+    name: String,
+    /// Folders of nodes: their locks, and what they should be.
+    _folder: tempfile::TempDir,
+    /// As long as it is open, the database is there.
+    _open: Mutex<HomeDatabase>,
 }
 
 impl fmt::Debug for Home {
@@ -88,7 +114,55 @@ impl Home {
         Ok(Self {
             path,
             sealer: Arc::default(),
+            key: Arc::new(HomeKey::Environment),
+            memory: None,
         })
+    }
+
+    /// A home whose database, and with it every secret key, is in the memory of this process and nowhere else. It is gone
+    /// with the last clone of this value.
+    ///
+    /// What a node should be (its policies and portals), and the members of a project that is served from here, is in a
+    /// folder of mode 0700 under the system's temporary folder, which is removed with this value; a process that is killed
+    /// leaves that folder behind, with no key in it.
+    ///
+    /// # Errors
+    ///
+    /// When the temporary folder cannot be made.
+    pub fn in_memory() -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("portolan-")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .tempdir()
+            .map_err(|source| StateError::io(&std::env::temp_dir(), source))?;
+        let mut random = [0u8; 16];
+        getrandom::fill(&mut random)
+            .map_err(|error| Error::failed(format!("the system gives no random numbers: {error}")))?;
+        let name = format!("portolan-{}", hex::encode(random));
+        let open = HomeDatabase::open_in_memory(&name)?;
+        Ok(Self {
+            path: folder.path().to_owned(),
+            sealer: Arc::default(),
+            key: Arc::new(HomeKey::Unsealed),
+            memory: Some(Arc::new(Memory {
+                name,
+                _folder: folder,
+                _open: Mutex::new(open),
+            })),
+        })
+    }
+
+    /// The same home, whose secret keys are opened with `key`. If they are not sealed yet, the first use seals all of them.
+    #[must_use]
+    pub fn with_key(mut self, key: HomeKey) -> Self {
+        self.key = Arc::new(key);
+        self.sealer = Arc::default();
+        self
+    }
+
+    /// What opens its keys.
+    pub(super) fn key(&self) -> &HomeKey {
+        &self.key
     }
 
     /// What opens sealed keys; `find` is asked the first time.
@@ -116,7 +190,10 @@ impl Home {
     ///
     /// [`StateError`] says why: full, read-only, damaged, newer.
     pub fn database(&self) -> Result<HomeDatabase> {
-        Ok(HomeDatabase::open(&self.path.join("home.sqlite3"))?)
+        Ok(match &self.memory {
+            Some(memory) => HomeDatabase::open_in_memory(&memory.name)?,
+            None => HomeDatabase::open(&self.path.join("home.sqlite3"))?,
+        })
     }
 
     /// The folder of a node, which may not exist.
@@ -228,8 +305,11 @@ impl Home {
     ///
     /// # Errors
     ///
-    /// [`StateError`], when something cannot be removed. It can be repeated.
+    /// [`StateError`], when something cannot be removed. It can be repeated. A home in memory is dropped instead.
     pub fn reset(&self) -> Result<()> {
+        if self.memory.is_some() {
+            return Err(Error::invalid("a home in memory is not emptied but dropped"));
+        }
         let nodes = self.path.join("nodes");
         match std::fs::remove_dir_all(&nodes) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -285,6 +365,59 @@ mod tests {
         let home = Home::at(folder.path().join("a/b")).unwrap();
         let mode = home.path().metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_home_in_memory_writes_no_key_to_the_disk_and_leaves_nothing() {
+        let home = Home::in_memory().unwrap();
+        let path = home.path().to_owned();
+        let mode = path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        let own = home.acting_identity(None).unwrap();
+        // Another connection sees the same.
+        assert_eq!(
+            home.clone().identity("default").unwrap().identifier,
+            own.record.identifier
+        );
+        let other = Home::in_memory().unwrap();
+        assert!(other.database().unwrap().identities().unwrap().is_empty());
+        assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
+        drop((own, home));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn threads_work_on_one_home_in_memory_at_once() {
+        let home = Home::in_memory().unwrap();
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let home = &home;
+                scope.spawn(move || {
+                    home.create_identity(Some(&format!("i{number}")), None, Default::default())
+                        .unwrap();
+                });
+            }
+        });
+        assert_eq!(home.database().unwrap().identities().unwrap().len(), 8);
+    }
+
+    #[test]
+    fn a_home_that_was_sealed_with_a_passphrase_needs_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let passphrase = |text: &str| HomeKey::Passphrase(Zeroizing::new(text.as_bytes().to_vec()));
+        let home = || Home::at(folder.path()).unwrap();
+        home()
+            .with_key(passphrase("correct"))
+            .acting_identity(None)
+            .unwrap();
+        for key in [HomeKey::Unsealed, passphrase("wrong")] {
+            let error = home().with_key(key).acting_identity(None).unwrap_err();
+            assert_eq!(error.code, crate::ErrorCode::State);
+        }
+        home()
+            .with_key(passphrase("correct"))
+            .acting_identity(None)
+            .unwrap();
     }
 
     #[test]

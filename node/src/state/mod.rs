@@ -38,7 +38,7 @@ mod spec;
 mod vaults;
 
 pub use database::StateError;
-pub use home::Home;
+pub use home::{Home, HomeKey};
 pub use names::{check_alias, check_node_name, check_plain_name, check_project_name, closest, random_name};
 pub use node::{NodeDatabase, NodeFolder, OpenNode};
 pub use records::{CredentialRecord, HomeDatabase, IdentityRecord, VaultRecord};
@@ -49,4 +49,4 @@ pub use rotation::{
 pub use spec::{
     InletSpec, NodeRole, NodeSpec, OutletSpec, PolicySpec, Project, ProjectNodeSpec, RelaySpec, WorkerSpec,
 };
-pub use vaults::{OwnIdentity, now};
+pub use vaults::{IdentitySource, OwnIdentity, now};

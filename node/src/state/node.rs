@@ -268,6 +268,12 @@ impl OpenNode {
         self.lock
     }
 
+    /// Let go of the lock: the node has stopped, and others may run it, however long this value stays.
+    pub(crate) fn release(&self) {
+        // What cannot be unlocked is unlocked when the file is closed.
+        let _ = self.lock.unlock();
+    }
+
     /// The folder.
     pub fn folder(&self) -> &NodeFolder {
         &self.folder

@@ -161,6 +161,14 @@ impl HomeDatabase {
         })
     }
 
+    /// The database of a home that is kept in memory, under the name that it was given.
+    pub(crate) fn open_in_memory(name: &str) -> Result<Self, StateError> {
+        Ok(Self {
+            connection: database::open_in_memory(name, MIGRATIONS)?,
+            path: PathBuf::from("(memory)"),
+        })
+    }
+
     fn fail(&self) -> impl Fn(rusqlite::Error) -> Error + '_ {
         |source| StateError::sqlite(&self.path, source).into()
     }

@@ -13,12 +13,14 @@ use portolan_identity::sealed::{Cost, SealError, Sealer, Unlock, parse_key_file}
 use portolan_identity::{
     ChangeHistory, Identifier, Identity, KeyHandle, KeyType, Purpose, PurposeKeyAttestation,
     PurposeKeyRepository, PurposePublicKey, Secret, SecretKind, SecretStore, SoftwareVault, StorageError,
+    Vault,
 };
 use zeroize::Zeroizing;
 
-use super::home::Home;
+use super::home::{Home, HomeKey};
 use super::names::random_name;
 use super::records::{IdentityRecord, StoredSecret};
+use super::spec::NodeRole;
 use crate::error::{Error, ErrorCode, Result};
 
 /// The setting that holds the key slot, hex.
@@ -51,6 +53,15 @@ impl fmt::Debug for OwnIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "OwnIdentity({} {})", self.record.name, self.record.identifier)
     }
+}
+
+/// What an identity is taken over from.
+#[derive(Debug, Clone, Copy)]
+pub enum IdentitySource<'a> {
+    /// The handle of its key; its history begins with it.
+    Key(&'a KeyHandle),
+    /// Its change history, hex.
+    History(&'a str),
 }
 
 /// What opens the key slot of a home.
@@ -284,7 +295,12 @@ impl Home {
     pub fn vault(&self, name: &str) -> Result<Arc<SoftwareVault>> {
         self.database()?.vault(name)?;
         let sealer = self.sealer(|| {
-            let key = Key::of_environment()?;
+            let key = match self.key() {
+                HomeKey::Environment => Key::of_environment()?,
+                HomeKey::Unsealed => None,
+                HomeKey::Passphrase(passphrase) => Some(Key::Passphrase(passphrase.clone())),
+                HomeKey::Key(key) => Some(Key::File(key.clone())),
+            };
             sealer(self, key.as_ref())
         })?;
         Ok(Arc::new(SoftwareVault::new(Store {
@@ -362,6 +378,83 @@ impl Home {
         self.keep_identity(&name, &vault_record.name, &identity)
     }
 
+    /// Take over an identity whose key is in `vault` (the default vault if `None`): from the handle of that key, which begins a new
+    /// history, or from its change history in hex. Without a name, it gets a random one.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](ErrorCode::NotFound) when the vault does not hold the key; when the name is taken or the state cannot be written.
+    pub fn take_over_identity(
+        &self,
+        name: Option<&str>,
+        vault: Option<&str>,
+        from: IdentitySource<'_>,
+    ) -> Result<OwnIdentity> {
+        let mut database = self.database()?;
+        let vault_name = match vault {
+            Some(name) => database.vault(name)?.name,
+            None => database.default_vault(now())?.name,
+        };
+        let known = database.identities()?;
+        drop(database);
+        let vault = self.vault(&vault_name)?;
+        let identity = match from {
+            IdentitySource::Key(handle) => Identity::create_with_key(&*vault, handle, now())
+                .map_err(|error| Error::failed(format!("the identity cannot be made: {error}")))?,
+            IdentitySource::History(history) => Identity::from_hex(history.trim(), None)
+                .map_err(|error| Error::invalid(format!("it is not a change history: {error}")))?,
+        };
+        let handle = vault
+            .signing_handle(identity.latest_public_key())
+            .map_err(|error| Error::failed(format!("the vault failed: {error}")))?;
+        if !vault
+            .contains(&handle)
+            .map_err(|error| Error::state(error.to_string()))?
+        {
+            return Err(Error::not_found(format!(
+                "the vault `{vault_name}` does not hold the key of this identity"
+            ))
+            .hint("name the vault that holds it"));
+        }
+        let name = match name {
+            Some(name) => name.to_owned(),
+            None => random_name(|name| known.iter().any(|identity| identity.name == name))?,
+        };
+        self.keep_identity(&name, &vault_name, &identity)
+    }
+
+    /// Delete an identity; its key stays in the vault.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of that name, or a node of this home uses it.
+    pub fn delete_identity(&self, name: &str) -> Result<()> {
+        self.identity(name)?;
+        if let Some(node) = self.user_of_identity(name)? {
+            return Err(
+                Error::exists(format!("the identity `{name}` is used by the node `{node}`"))
+                    .hint(format!("delete the node first: portolan node delete {node}")),
+            );
+        }
+        self.database()?.delete_identity(name)
+    }
+
+    /// The node of this home that uses an identity.
+    pub(crate) fn user_of_identity(&self, identity: &str) -> Result<Option<String>> {
+        for name in self.node_names()? {
+            // A node that cannot be read is not a reason to refuse.
+            let Ok(spec) = self.node_folder(&name)?.spec() else {
+                continue;
+            };
+            let uses = spec.identity == identity
+                || matches!(&spec.role, NodeRole::Project(role) if role.authority_identity == identity);
+            if uses {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
     /// Write an identity whose keys are in `vault` (or of which only the history is known).
     ///
     /// # Errors
@@ -420,7 +513,6 @@ impl Home {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use portolan_identity::Vault;
 
     fn home() -> (tempfile::TempDir, Home) {
         let folder = tempfile::tempdir().unwrap();

@@ -348,7 +348,7 @@ impl Plan {
                     project::ENROLL_TIMEOUT,
                 )
                 .await?;
-                joined = Some(done.project_name().to_owned());
+                joined = Some(done.project.name);
             }
             let spec = context.plain_spec(
                 &self.name,

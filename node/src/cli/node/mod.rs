@@ -257,10 +257,15 @@ async fn delete(context: &Context, name: Option<String>, all: bool, yes: bool) -
 
 /// Stop a node and remove its folder. If it was the default, a running one follows, or any.
 pub(crate) async fn remove(context: &Context, name: &str) -> Result<()> {
+    let folder = stop_to_remove(context, name).await?;
+    folder.remove()
+}
+
+/// Stop a node that is to be removed. If it is the default one, another takes its place.
+pub(crate) async fn stop_to_remove(context: &Context, name: &str) -> Result<NodeFolder> {
     let folder = context.home().node(name)?;
     let was_default = is_default(context, name)?;
     process::stop(&folder).await?;
-    folder.remove()?;
     if was_default {
         let home = context.home();
         let rest: Vec<NodeFolder> = home
@@ -269,13 +274,14 @@ pub(crate) async fn remove(context: &Context, name: &str) -> Result<()> {
             .map(|name| home.node_folder(name))
             .collect::<Result<Vec<_>>>()?
             .into_iter()
-            .filter(|folder| folder.spec().is_ok_and(|spec| spec.role == NodeRole::Node))
+            .filter(|other| other.name() != name)
+            .filter(|other| other.spec().is_ok_and(|spec| spec.role == NodeRole::Node))
             .collect();
         if let Some(next) = rest.iter().find(|folder| folder.is_running()).or(rest.first()) {
             home.set_default_node(next.name())?;
         }
     }
-    Ok(())
+    Ok(folder)
 }
 
 fn default(context: &Context, name: Option<String>) -> Result<()> {

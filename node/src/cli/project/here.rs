@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::AUTHORITY_TIMEOUT;
-use super::create::{Place, created_text, launch, write};
+use super::create::{Place, created_text, launch};
 use super::join::enrolled;
 use crate::cli::context::Context;
 use crate::engine::remote::{self};
@@ -38,14 +38,15 @@ impl EnrollHere {
                 result => result,
             };
         }
-        let (written, node) = match write(context, "default", &self.place, Some(&identity.record.name)) {
+        let options = self.place.options("default", Some(&identity.record.name));
+        let (written, node) = match crate::project::create(home, &options) {
             // Another `enroll` is at it at this moment: its project is ours.
             Err(error) if error.code == ErrorCode::AlreadyExists => {
                 return self.after_another(context, &identity, error).await;
             }
             result => result?,
         };
-        let credential = launch(context, &written, node).await?;
+        let credential = launch(&written, node).await?;
         context.terminal.done(created_text(&written));
         context
             .terminal

@@ -10,8 +10,9 @@ use crate::cli::context::Context;
 use crate::cli::output::{Answer, attributes, card, until};
 use crate::cli::{fetch, values};
 use crate::control::api::CredentialStatus;
-use crate::engine::remote::{self, Caller, ReadTicket, Redeemed};
+use crate::engine::remote::{self, ReadTicket};
 use crate::error::{Error, ErrorCode, Result};
+use crate::project::{self, HowJoined, Joined};
 use crate::state::{OwnIdentity, Project, now};
 
 /// The largest ticket that is read from a file or a URL. Real ones have a few kilobytes.
@@ -114,20 +115,6 @@ fn unreadable(from: &str, error: &std::io::Error) -> Error {
     }
 }
 
-/// What became of joining a project.
-pub(crate) struct Joined {
-    identity: OwnIdentity,
-    project: Project,
-    credential: CredentialStatus,
-}
-
-impl Joined {
-    /// The local name of the project.
-    pub(crate) fn project_name(&self) -> &str {
-        &self.project.name
-    }
-}
-
 /// Join the project of a ticket. Repeating it with the same identity is a success, even when the ticket is used up.
 pub(crate) async fn join(
     context: &Context,
@@ -137,100 +124,42 @@ pub(crate) async fn join(
 ) -> Result<Joined> {
     fetch::warn_if_open(context, ticket, "the ticket");
     let (_, ticket) = self::ticket(ticket)?;
-    let identity = context.own_identity(identity)?;
-    let home = context.home();
-    let before = home.database()?.projects()?;
-    let was_known = before.iter().find(|(project, _)| project.id == ticket.project.id);
-    // Another name may have been given to it here.
-    let project = match was_known {
-        Some((known, _)) => Project {
-            name: known.name.clone(),
-            authority_identity: remote::newer_authority(known, &ticket.project),
-            ..ticket.project.clone()
-        },
-        None => ticket.project.clone(),
-    };
-    if let Some((other, _)) = before
-        .iter()
-        .find(|(other, _)| other.name == project.name && other.id != project.id)
-    {
-        return Err(Error::exists(format!(
-            "the ticket is for another project than the `{}` that is known here: that one is at {}, the ticket's at {}",
-            other.name, other.access_route, project.access_route
-        ))
-        .hint(format!(
-            "use a ticket of the project that is known, or forget that one: portolan project delete {}; or set \
-             PORTOLAN_HOME to another folder",
-            other.name
-        )));
-    }
-    home.database()?.put_project(&project, false)?;
-    let caller = Caller {
-        home: home.clone(),
-        identity: identity.record.name.clone(),
-        project: project.clone(),
-        timeout,
-    };
-    let result = async {
-        let redeemed = remote::redeem_ticket(&caller, &ticket).await?;
-        Ok::<_, Error>((redeemed, remote::fetch_credential(&caller).await?))
-    }
-    .await;
-    match result {
-        Ok((redeemed, credential)) => {
-            let is = match redeemed {
-                Redeemed::Enrolled => "is now",
-                Redeemed::AlreadyMember => "was already",
-            };
-            context.terminal.done(format!(
-                "`{}` {is} a member of the project `{}`.",
-                identity.record.name, project.name
+    let joined = project::join(context.home(), &ticket, identity, timeout).await?;
+    let Joined {
+        identity,
+        project,
+        credential,
+        how,
+    } = &joined;
+    let (identity, project) = (&identity.record, &project.name);
+    let terminal = &context.terminal;
+    match how {
+        HowJoined::Enrolled => {
+            terminal.done(format!("`{}` is now a member of the project `{project}`.", identity.name));
+        }
+        HowJoined::AlreadyMember => {
+            terminal.done(format!(
+                "`{}` was already a member of the project `{project}`.",
+                identity.name
             ));
-            if matches!(redeemed, Redeemed::AlreadyMember) {
-                // Which project it is for is in every credential.
-                let said = credential.attributes.iter();
-                let has = match attributes(said.filter(|(name, _)| *name != "trust_context_id")) {
-                    none if none.is_empty() => "none".to_owned(),
-                    has => has,
-                };
-                context.terminal.note(format!(
-                    "The ticket changed nothing: a member keeps the attributes that it has ({has}).\nAn administrator changes \
-                     them: portolan project-member add {} --attribute KEY=VALUE …",
-                    identity.record.identifier
-                ));
-            }
-            Ok(Joined {
-                identity,
-                project,
-                credential,
-            })
+            // Which project it is for is in every credential.
+            let said = credential.attributes.iter();
+            let has = match attributes(said.filter(|(name, _)| *name != "trust_context_id")) {
+                none if none.is_empty() => "none".to_owned(),
+                has => has,
+            };
+            terminal.note(format!(
+                "The ticket changed nothing: a member keeps the attributes that it has ({has}).\nAn administrator changes \
+                 them: portolan project-member add {} --attribute KEY=VALUE …",
+                identity.identifier
+            ));
         }
-        Err(error) => {
-            let away = matches!(error.code, ErrorCode::Unreachable | ErrorCode::Timeout);
-            if was_known.is_some()
-                && away
-                && let Some(credential) = remote::stored_credential(home, &identity, &project)?
-            {
-                // A machine that comes back while the authority is away is no less a member than before.
-                context.terminal.warn(format!(
-                    "`{}` is a member of the project `{}` as far as this home knows; the authority cannot be asked: {error}",
-                    identity.record.name, project.name
-                ));
-                return Ok(Joined {
-                    identity,
-                    project,
-                    credential,
-                });
-            }
-            // A project that could not be joined is not kept; one that was known before is left as it was.
-            let mut database = home.database()?;
-            match was_known {
-                Some((known, _)) => database.put_project(known, false)?,
-                None => database.delete_project(&project.name)?,
-            }
-            Err(error)
-        }
+        HowJoined::AsFarAsKnown(error) => terminal.warn(format!(
+            "`{}` is a member of the project `{project}` as far as this home knows; the authority cannot be asked: {error}",
+            identity.name
+        )),
     }
+    Ok(joined)
 }
 
 impl Enroll {
@@ -259,6 +188,7 @@ impl Enroll {
                     identity,
                     project,
                     credential,
+                    how: HowJoined::AlreadyMember,
                 }
             }
         };

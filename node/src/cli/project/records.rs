@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use portolan_identity::Identity;
 use serde_json::{Value, json};
 
-use super::create::node_name;
 use crate::cli::context::Context;
 use crate::cli::node;
 use crate::cli::output::{Answer, card, count, table};
-use crate::error::{Error, ErrorCode, Result};
+use crate::error::{Error, Result};
 use crate::multiaddr::{Component, MultiAddr};
-use crate::state::{NodeRole, Project, check_project_name};
+use crate::project;
+use crate::state::Project;
 
 /// The transport part of a route, `host:port`.
 fn host_of(route: &str) -> Option<String> {
@@ -112,61 +112,17 @@ pub(super) fn list(context: &Context) -> Result<()> {
     context.terminal.answer(&Answer::new(plain, json!(json)))
 }
 
-/// What an imported record must satisfy (03 §5.1).
-fn check(project: &Project) -> Result<()> {
-    check_project_name(&project.name)?;
-    let wrong = |what: String| Error::invalid(format!("the project file is wrong: {what}"));
-    if project.id.is_empty() || project.id.contains(['/', '#', ',']) {
-        return Err(wrong(format!("`{}` is no project id", project.id.escape_debug())));
-    }
-    for (name, route) in [
-        ("access_route", Some(&project.access_route)),
-        ("authority_access_route", project.authority_access_route.as_ref()),
-    ] {
-        let Some(route) = route.filter(|route| !route.is_empty()) else {
-            continue;
-        };
-        let parsed: MultiAddr = route.parse().map_err(|error| wrong(format!("{name}: {error}")))?;
-        let begins_well = matches!(
-            parsed.components(),
-            [
-                Component::Ip4(_) | Component::Ip6(_) | Component::DnsAddr(_),
-                Component::Tcp(_) | Component::Udp(_),
-                ..
-            ]
-        );
-        if !begins_well {
-            return Err(wrong(format!("{name} does not begin with a host and a port")));
-        }
-    }
-    if let Some(history) = &project.authority_identity {
-        Identity::from_hex(history, None).map_err(|error| wrong(format!("authority_identity: {error}")))?;
-    }
-    if let Some(history) = &project.project_change_history {
-        let identity = Identity::from_hex(history, None)
-            .map_err(|error| wrong(format!("project_change_history: {error}")))?;
-        if let Some(expected) = &project.identity
-            && *expected != identity.identifier().to_string()
-        {
-            return Err(wrong(
-                "`identity` is not the one of `project_change_history`".into(),
-            ));
-        }
-    }
-    Ok(())
-}
-
 pub(super) fn import(context: &Context, path: &PathBuf) -> Result<()> {
     let mut text = String::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(1024 * 1024).read_to_string(&mut text))
         .map_err(|error| Error::invalid(format!("{} cannot be read: {error}", path.display())))?;
-    let project: Project = serde_json::from_str(&text)
-        .map_err(|error| Error::invalid(format!("{} is not a project file: {error}", path.display())))?;
-    check(&project)?;
-    let mut database = context.home().database()?;
-    database.put_project(&project, false)?;
-    let is_default = database
+    let project = project::import(context.home(), &text).map_err(|error| Error {
+        message: format!("{}: {}", path.display(), error.message),
+        ..error
+    })?;
+    let is_default = context
+        .home()
         .default_project()?
         .is_some_and(|default| default.id == project.id);
     context
@@ -180,34 +136,16 @@ pub(super) fn import(context: &Context, path: &PathBuf) -> Result<()> {
 pub(super) async fn delete(context: &Context, name: &str, yes: bool) -> Result<()> {
     let home = context.home();
     let project = home.project(name)?;
-    let folder = home.node_folder(&node_name(name))?;
-    let spec = if folder.exists() {
-        Some(folder.spec()?)
-    } else {
-        None
-    };
-    let own = spec.and_then(|spec| match spec.role {
-        NodeRole::Project(role) if role.project_id == project.id => {
-            Some((spec.identity, role.authority_identity))
-        }
-        _ => None,
-    });
+    let own = project::own_node(home, &project)?;
     let what = match own {
         Some(_) => format!("Deleting the project `{name}`, its node, and all its members and tickets"),
         None => format!("Forgetting the project `{name}`"),
     };
     context.terminal.confirm(yes, &what)?;
-    if let Some((identity, authority)) = own {
-        node::remove(context, folder.name()).await?;
-        let mut database = home.database()?;
-        for identity in [identity, authority] {
-            match database.delete_identity(&identity) {
-                Err(error) if error.code != ErrorCode::NotFound => return Err(error),
-                _ => {}
-            }
-        }
+    if let Some((folder, _)) = own {
+        node::stop_to_remove(context, folder.name()).await?;
     }
-    home.database()?.delete_project(name)?;
+    project::forget(home, name)?;
     context.terminal.done(format!(
         "The project `{name}` was deleted ({} left).",
         count(home.database()?.projects()?.len(), "project")
@@ -220,23 +158,6 @@ pub(super) async fn delete(context: &Context, name: &str, yes: bool) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_project_file_is_checked_before_it_is_kept() {
-        let project = |text: &str| serde_json::from_str::<Project>(text).unwrap();
-        let good = r#"{"id":"p1","name":"default","space_name":"","space_id":"","users":[],"user_roles":[],
-            "access_route":"/dnsaddr/proj.example/tcp/4000/service/api"}"#;
-        check(&project(good)).unwrap();
-        assert!(!project(good).is_ready());
-        for (from, to) in [
-            ("/dnsaddr/proj.example/tcp/4000/service/api", "/node/n1"),
-            ("\"p1\"", "\"a/b\""),
-            ("\"default\"", "\"a  b\""),
-            ("\"user_roles\":[]", "\"authority_identity\":\"00\""),
-        ] {
-            assert!(check(&project(&good.replace(from, to))).is_err(), "{to}");
-        }
-    }
 
     #[test]
     fn the_host_of_a_route_is_said() {
