@@ -126,7 +126,7 @@ pub(crate) struct Ends {
     pub(crate) incoming: Arc<Pipe>,
 }
 
-/// Starts the workers of one end. `done` is dropped when that is over.
+/// Starts the workers of one end: they are there when this returns. `done` is dropped when that is over.
 pub(crate) fn start<D: Send + 'static>(
     node: &Node,
     spawner: Option<&Arc<Flow>>,
@@ -146,39 +146,36 @@ pub(crate) fn start<D: Send + 'static>(
         receiver: receiver.clone(),
         flow: Arc::clone(&flow),
     };
-    node.start_task(
-        WorkerOptions::with_mailbox(mailbox)
-            .capacity(WRITE_QUEUE)
-            .stage(Stage::Transport),
-        move |ctx| run(ctx, receiver, flow, ends, done),
-    )?;
-    Ok(connection)
-}
-
-async fn run<D>(mut ctx: Context, receiver: Address, flow: Arc<Flow>, ends: Ends, done: D) {
     let Ends {
         network,
         outgoing,
         incoming,
     } = ends;
-    let options = WorkerOptions::with_mailbox(
-        MailboxOptions::new(&receiver)
-            .outgoing(AccessControl::AllowAll)
-            .producer(flow),
-    )
-    .stage(Stage::Transport);
     let receiving = Receiving {
         network: network.clone(),
         pipe: incoming,
-        sender: ctx.address().clone(),
+        sender: connection.sender.clone(),
     };
-    let end = match ctx.start_task(options, move |ctx| receiving.run(ctx)) {
-        Ok(_) => send(&mut ctx, &network, &outgoing).await,
-        Err(_) => End::Reset,
-    };
-    network.finish(&outgoing, end);
-    // Before the context, with which the worker has ended.
-    drop(done);
+    node.start_task(
+        WorkerOptions::with_mailbox(mailbox)
+            .capacity(WRITE_QUEUE)
+            .stage(Stage::Transport),
+        move |mut ctx| async move {
+            let end = send(&mut ctx, &network, &outgoing).await;
+            network.finish(&outgoing, end);
+            // Before the context, with which the worker has ended.
+            drop(done);
+        },
+    )?;
+    let mailbox = MailboxOptions::new(&receiver)
+        .outgoing(AccessControl::AllowAll)
+        .producer(flow);
+    node.start_task_of(
+        &connection.sender,
+        WorkerOptions::with_mailbox(mailbox).stage(Stage::Transport),
+        move |ctx| receiving.run(ctx),
+    )?;
+    Ok(connection)
 }
 
 async fn at(time: Option<Instant>) {

@@ -164,13 +164,17 @@ impl Network {
         }
     }
 
-    /// The node with this name: a new one, if there is none yet or it has crashed. A node lives until the simulation ends.
+    /// The node with this name: a new one, if there is none yet, or it has crashed or was stopped. A node lives until the
+    /// simulation ends, if not.
     ///
     /// # Panics
     /// Outside the simulation.
     pub fn node(&self, name: &str) -> SimulatedNode {
         let mut state = self.state.lock();
-        let existing = state.hosts.get(name).filter(|host| !host.crashed);
+        let existing = state
+            .hosts
+            .get(name)
+            .filter(|host| !host.crashed && !host.node.is_stopping());
         let (node, life) = match existing {
             Some(host) => (host.node.clone(), host.life),
             None => {

@@ -137,34 +137,6 @@ async fn full_load_in_both_directions_blocks_neither() {
 }
 
 #[tokio::test]
-async fn what_is_no_consumer_cannot_be_reached_through_a_channel() {
-    let pair = Pair::new().await;
-    let collector = Collector::start(&pair.b.node, "private");
-    let channel = pair
-        .a
-        .channels
-        .create(pair.route(), pair.a.options())
-        .await
-        .unwrap();
-    pair.a
-        .node
-        .send_message(message(through(channel.address(), &["private"]), b"x"))
-        .await
-        .unwrap();
-    assert!(
-        echo(&pair.a.node, through(channel.address(), &["echo"]), "flush")
-            .await
-            .is_some()
-    );
-    assert_eq!(collector.len(), 0);
-    // Neither can the channel's own plaintext addresses be reached from the connection under it.
-    let encryptor_of_b = pair.b.channels.list()[0].encryptor.clone();
-    let route: Route = [pair.connection.sender().clone(), encryptor_of_b, "echo".into()].into();
-    assert_eq!(echo(&pair.a.node, route, "inside").await, None);
-    pair.stop().await;
-}
-
-#[tokio::test]
 async fn a_stopped_channel_tells_its_peer_once() {
     let pair = Pair::new().await;
     let channel = pair
@@ -280,32 +252,6 @@ async fn an_initiator_refuses_a_peer_that_it_does_not_trust() {
     let options = pair.a.options().trust(TrustPolicy::identifiers([*pair.b.id()]));
     assert!(pair.a.channels.create(pair.route(), options).await.is_ok());
     assert!(pair.a.identities.get(pair.b.id()).unwrap().is_some());
-    pair.stop().await;
-}
-
-#[tokio::test]
-async fn a_responder_refuses_in_silence_and_keeps_no_trace() {
-    let (a, b) = (Party::new(), Party::new());
-    let options = ListenerOptions::new(b.options().trust(TrustPolicy::Identifier(*b.id())));
-    let pair = Pair::with(a, b, options).await;
-    // The initiator cannot know: nobody confirms its last message.
-    let channel = pair
-        .a
-        .channels
-        .create(pair.route(), pair.a.options())
-        .await
-        .unwrap();
-    eventually("the responder has refused", || {
-        pair.b.channels.counters().untrusted == 1
-    })
-    .await;
-    assert!(pair.b.channels.list().is_empty());
-    assert!(pair.b.identities.is_empty());
-    assert_eq!(pair.listener.pending(), 0);
-    assert_eq!(
-        echo(&pair.a.node, through(channel.address(), &["echo"]), "x").await,
-        None
-    );
     pair.stop().await;
 }
 

@@ -17,7 +17,7 @@ use portolan_secure_channel::{
 use portolan_tcp::{TcpConnection, TcpListener, TcpOptions, TcpTransport};
 
 pub(crate) fn now() -> u64 {
-    std::time::SystemTime::now()
+    portolan_runtime::environment::system_time()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap()
         .as_secs()
