@@ -26,6 +26,13 @@ impl Delivery<'_> {
         self.message.peer()
     }
 
+    /// Whether the message comes from a connection or out of a secure channel, and not from a worker of this node.
+    pub fn comes_from_outside(&self) -> bool {
+        self.router
+            .find(self.source)
+            .is_some_and(|record| record.producer.get().is_some())
+    }
+
     /// The peer that the message goes to: that of the first terminal address on its onward route, if that is a secure
     /// channel of this node (spec 01 §4.3, policy outgoing).
     pub fn outgoing_peer(&self) -> Option<Arc<Peer>> {

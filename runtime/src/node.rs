@@ -33,6 +33,11 @@ struct Inner {
     router: Arc<Router>,
     arbiters: Vec<Arbiter>,
     next_arbiter: AtomicUsize,
+    /// Started when the first worker is placed there; counted on after `arbiters`.
+    aside: OnceLock<Vec<Arbiter>>,
+    aside_starting: Mutex<()>,
+    aside_count: usize,
+    next_aside: AtomicUsize,
     next_cell: AtomicU64,
     /// All workers, for listing and for stopping stage by stage.
     cells: Mutex<ByNumber<Weak<Cell>>>,
@@ -82,6 +87,7 @@ impl ArbiterKey {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NodeBuilder {
     arbiters: Option<usize>,
+    aside: Option<usize>,
     here: bool,
 }
 
@@ -91,6 +97,13 @@ impl NodeBuilder {
     /// than one (see `docs/performance.md`), and the applications at the ends want a core too.
     pub fn arbiters(mut self, count: usize) -> Self {
         self.arbiters = Some(count.max(1));
+        self
+    }
+
+    /// The number of arbiters of workers that are [placed aside](Placement::Aside). They are started with the first of them.
+    /// Default: one for every two cores, as of the others.
+    pub fn aside_arbiters(mut self, count: usize) -> Self {
+        self.aside = Some(count.max(1));
         self
     }
 
@@ -112,10 +125,10 @@ impl NodeBuilder {
         if self.here {
             return Self::build_here();
         }
-        let count = self.arbiters.unwrap_or_else(|| {
-            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-            (cores / 2).max(1)
-        });
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let half = (cores / 2).max(1);
+        let count = self.arbiters.unwrap_or(half);
+        let aside = self.aside.unwrap_or(half);
         let (send, receive) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("portolan-node".into())
@@ -142,7 +155,7 @@ impl NodeBuilder {
                 "a thread of the node ended before the node was ready",
             ));
         }
-        Ok(Node::of(arbiters, OnceLock::from(system), Some(thread)))
+        Ok(Node::of(arbiters, aside, OnceLock::from(system), Some(thread)))
     }
 
     fn build_here() -> Result<Node> {
@@ -153,7 +166,7 @@ impl NodeBuilder {
             ));
         };
         let key = ArbiterKey::of_this_thread(system.id());
-        Ok(Node::of(vec![Arbiter { key, handle }], OnceLock::new(), None))
+        Ok(Node::of(vec![Arbiter { key, handle }], 0, OnceLock::new(), None))
     }
 }
 
@@ -169,6 +182,30 @@ async fn start_arbiter() -> Option<Arbiter> {
         key: key.await.ok()?,
         handle,
     })
+}
+
+/// Starts arbiters from anywhere: on a thread that is told of the system, since they can be started nowhere else.
+fn start_aside(system: actix::System, count: usize) -> Result<Vec<Arbiter>> {
+    let failed = |error| Error::io("starting threads", error);
+    let arbiters = std::thread::Builder::new()
+        .name("portolan-aside".into())
+        .spawn(move || {
+            actix::System::set_current(system);
+            let runner = tokio::runtime::Builder::new_current_thread().build()?;
+            let mut arbiters = Vec::with_capacity(count);
+            for _ in 0..count {
+                arbiters.extend(runner.block_on(start_arbiter()));
+            }
+            Ok(arbiters)
+        })
+        .map_err(failed)?
+        .join()
+        .map_err(|_| Error::Stopped)?
+        .map_err(failed)?;
+    if arbiters.len() < count {
+        return Err(Error::Stopped);
+    }
+    Ok(arbiters)
 }
 
 /// The actor that a worker runs in: its arbiter polls the worker's loop until that ends.
@@ -191,6 +228,7 @@ impl WorkerActor {
 impl Node {
     fn of(
         arbiters: Vec<Arbiter>,
+        aside_count: usize,
         system: OnceLock<actix::System>,
         thread: Option<std::thread::JoinHandle<()>>,
     ) -> Self {
@@ -199,6 +237,10 @@ impl Node {
                 router: Arc::new(Router::new()),
                 arbiters,
                 next_arbiter: AtomicUsize::new(0),
+                aside: OnceLock::new(),
+                aside_starting: Mutex::default(),
+                aside_count,
+                next_aside: AtomicUsize::new(0),
                 next_cell: AtomicU64::new(1),
                 cells: Mutex::default(),
                 stopping: AtomicBool::new(false),
@@ -375,7 +417,7 @@ impl Node {
     {
         let cell = self.register(owner, options, None)?;
         let address = cell.primary().clone();
-        let arbiter = &self.inner.arbiters[cell.arbiter as usize];
+        let arbiter = self.arbiter(cell.arbiter as usize).ok_or(Error::Stopped)?.clone();
         let ctx = Context::new(self.clone(), cell);
         let start = move || WorkerActor::run(task(ctx));
         if ARBITER.get() == Some(arbiter.key) {
@@ -411,6 +453,7 @@ impl Node {
         let count = inner.arbiters.len();
         let arbiter = match (options.placement, owner) {
             (Placement::Index(index), _) => index % count,
+            (Placement::Aside, _) => self.next_aside()?,
             (Placement::Owner, Some(owner)) => owner.arbiter as usize,
             _ => self.next_arbiter(),
         };
@@ -609,6 +652,37 @@ impl Node {
     pub fn next_arbiter(&self) -> usize {
         let inner = &self.inner;
         inner.next_arbiter.fetch_add(1, Ordering::Relaxed) % inner.arbiters.len()
+    }
+
+    fn arbiter(&self, number: usize) -> Option<&Arbiter> {
+        let inner = &self.inner;
+        match number.checked_sub(inner.arbiters.len()) {
+            None => inner.arbiters.get(number),
+            Some(number) => inner.aside.get()?.get(number),
+        }
+    }
+
+    /// The next of the arbiters that stand aside; of a node without threads of its own, the one that it has.
+    fn next_aside(&self) -> Result<usize> {
+        let inner = &self.inner;
+        let Some(system) = inner.system.get() else {
+            return Ok(self.next_arbiter());
+        };
+        let aside = match inner.aside.get() {
+            Some(aside) => aside,
+            None => {
+                let _one_at_a_time = inner.aside_starting.lock();
+                match inner.aside.get() {
+                    Some(aside) => aside,
+                    None => {
+                        let started = start_aside(system.clone(), inner.aside_count)?;
+                        inner.aside.get_or_init(|| started)
+                    }
+                }
+            }
+        };
+        let next = inner.next_aside.fetch_add(1, Ordering::Relaxed) % aside.len().max(1);
+        Ok(inner.arbiters.len() + next)
     }
 
     /// The arbiter that the worker at this address runs on.

@@ -192,6 +192,9 @@ pub enum Placement {
     Next,
     /// On the arbiter with this number; they are counted round.
     Index(usize),
+    /// On the next of the arbiters that stand aside, on which no worker runs unless it is placed so: for code that may take long
+    /// over a message, and shall not delay those that carry data. See [`NodeBuilder::aside_arbiters`](crate::NodeBuilder::aside_arbiters).
+    Aside,
 }
 
 impl WorkerOptions {

@@ -434,3 +434,34 @@ async fn a_circle_of_passages_is_found_out() {
     node.stop().await;
     assert!(node.workers().is_empty());
 }
+
+#[test]
+fn what_is_placed_aside_shares_no_thread_with_what_is_not() {
+    use portolan_runtime::{Placement, WorkerOptions};
+    let node = portolan_runtime::Node::builder()
+        .arbiters(2)
+        .aside_arbiters(2)
+        .build()
+        .unwrap();
+    let place = |name: &str, placement| {
+        let thread = std::sync::mpsc::channel();
+        node.start_task(
+            WorkerOptions::new(name).placement(placement),
+            move |_| async move {
+                thread.0.send(std::thread::current().id()).unwrap();
+            },
+        )
+        .unwrap();
+        thread.1.recv().unwrap()
+    };
+    let data = [place("a", Placement::Next), place("b", Placement::Next)];
+    let aside = [
+        place("c", Placement::Aside),
+        place("d", Placement::Aside),
+        place("e", Placement::Aside),
+    ];
+    assert!(!data.contains(&aside[0]) && !data.contains(&aside[1]));
+    assert_ne!(aside[0], aside[1]);
+    assert_eq!(aside[0], aside[2]);
+    node.stop_blocking();
+}
