@@ -8,7 +8,7 @@ use wit_component::StringEncoding;
 use wit_parser::Resolve;
 
 /// A core module that carries the type of its component: what `cargo build --target wasm32-unknown-unknown` writes.
-pub fn module(wat: &str, wit: &str, world: &str) -> Vec<u8> {
+pub(crate) fn module(wat: &str, wit: &str, world: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let package = resolve.push_str("worker.wit", wit).unwrap();
     let world = resolve.packages[package].worlds[world];
@@ -49,49 +49,49 @@ fn description(name: &str, wants: &[&str]) -> String {
 }
 
 /// The guest of a file, which asks for these rights.
-pub fn guest(wat: &str, world: &str, wants: &[&str]) -> Vec<u8> {
+pub(crate) fn guest(wat: &str, world: &str, wants: &[&str]) -> Vec<u8> {
     let end = wat.rfind(')').unwrap();
     let wat = format!("{}{})", &wat[..end], description("puppet", wants));
     module(&wat, WIT, world)
 }
 
-pub const PUPPET: &str = include_str!("../guests/puppet.wat");
+pub(crate) const PUPPET: &str = include_str!("../guests/puppet.wat");
 
 /// The puppet as it comes out of a compiler.
-pub fn puppet() -> Vec<u8> {
+pub(crate) fn puppet() -> Vec<u8> {
     guest(PUPPET, "worker", &["reply", "from:local"])
 }
 
-pub fn engine() -> Engine {
+pub(crate) fn engine() -> Engine {
     Engine::new(EngineOptions::default()).unwrap()
 }
 
-pub fn load(bytes: &[u8]) -> Plugin {
+pub(crate) fn load(bytes: &[u8]) -> Plugin {
     Plugin::load(&engine(), bytes).unwrap()
 }
 
-pub fn rights(texts: &[&str]) -> Rights {
+pub(crate) fn rights(texts: &[&str]) -> Rights {
     Rights::parse(texts).unwrap()
 }
 
 /// A mailbox to ask from.
-pub fn asker(node: &Node, address: impl Into<Address>) -> Context {
+pub(crate) fn asker(node: &Node, address: impl Into<Address>) -> Context {
     node.context(address.into()).unwrap()
 }
 
 /// Sends bytes and takes the next answer.
-pub async fn ask(ctx: &mut Context, to: impl Into<Route>, body: &[u8]) -> Vec<u8> {
+pub(crate) async fn ask(ctx: &mut Context, to: impl Into<Route>, body: &[u8]) -> Vec<u8> {
     tell(ctx, to, body).await;
     answer(ctx).await
 }
 
-pub async fn tell(ctx: &mut Context, to: impl Into<Route>, body: &[u8]) {
+pub(crate) async fn tell(ctx: &mut Context, to: impl Into<Route>, body: &[u8]) {
     let back = Route::from(ctx.address());
     ctx.send_message(Message::new(to, back, Payload::copy_from(body)))
         .await
         .unwrap();
 }
 
-pub async fn answer(ctx: &mut Context) -> Vec<u8> {
+pub(crate) async fn answer(ctx: &mut Context) -> Vec<u8> {
     ctx.next().await.unwrap().message.payload.to_vec()
 }
