@@ -25,11 +25,11 @@ const ROUND_TRIPS: usize = 1_000;
 
 /// What to show.
 #[derive(Debug, Clone, Copy)]
-pub struct DemoOptions {
+pub(crate) struct DemoOptions {
     /// Keep the temporary folder with the homes and logs.
-    pub keep: bool,
+    pub(crate) keep: bool,
     /// Use colour.
-    pub color: bool,
+    pub(crate) color: bool,
 }
 
 /// Tells the story, and cleans up, also when it is interrupted.
@@ -37,7 +37,7 @@ pub struct DemoOptions {
 /// # Errors
 ///
 /// When a step does not do what it should, or [`ErrorCode::Interrupted`].
-pub async fn run(options: DemoOptions) -> Result<()> {
+pub(crate) async fn run(options: DemoOptions) -> Result<()> {
     let folder = tempfile::Builder::new()
         .prefix("portolan-demo-")
         .tempdir()
@@ -337,7 +337,7 @@ impl Story {
 }
 
 /// Whether stdout takes colour.
-pub fn stdout_takes_color() -> bool {
+pub(crate) fn stdout_takes_color() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 

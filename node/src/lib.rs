@@ -1,29 +1,69 @@
-//! A Portolan node: the library that assembles it, its state on disk, its control interface, and the command line.
+//! Portolan: nodes that reach each other through private networks, end-to-end encrypted, as a library and as a command line.
 //!
-//! A **node** is a process full of small addressed actors (see `portolan-runtime`). This crate decides which of them
-//! run: it reads what a node should be from the **home** folder, starts transports, the secure channel listener, relays,
-//! policies and portals, and answers the owner's commands over a Unix socket. What the owner configures is written down,
-//! so that a node that was killed comes back as it was.
+//! A **node** is a place full of small actors with addresses, **workers**. A message carries the route that it still has to travel and
+//! the route back, and each worker on the way takes itself off the first and puts itself in front of the second. A connection to
+//! another node is a worker; so are a relay, the two ends of a secure channel, and the two ends of a portal, which carries the TCP
+//! connections of ordinary programs. So one list of addresses leads through firewalls, past relays and into encrypted channels.
+//!
+//! ```
+//! use portolan::{Node, Result};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<()> {
+//!     let server = Node::builder().start().await?;
+//!     let (_, port) = server.address().rsplit_once(':').map(|(ip, port)| (ip.to_owned(), port.to_owned())).unwrap();
+//!
+//!     let client = Node::builder().start().await?;
+//!     let route = format!("/ip4/127.0.0.1/tcp/{port}/secure/api/service/uppercase");
+//!     let answer: String = client.ask(&route, "hello".to_owned()).await?;
+//!     assert_eq!(answer, "HELLO");
+//!
+//!     client.stop().await?;
+//!     server.stop().await
+//! }
+//! ```
+//!
+//! The **guide** in `docs/library/` of the repository teaches all of this, a page an idea, with programs that run. Read it first; what is
+//! here is for looking up.
+//!
+//! # Two levels
+//!
+//! * [`Node`] is the product: an identity, a place for its state, listeners, policies, relays, portals, a project. [`Node::builder`]
+//!   assembles it, and whatever the command line can do is a function of it. The request and answer types are in [`api`].
+//! * The parts that it is made of are crates, re-exported below as [`runtime`], [`tcp`], [`identity`], [`secure_channel`], [`policy`],
+//!   [`relay`], [`authority`] and [`portal`]. Each has a first page that teaches its idea. Begin with [`runtime`].
+//!
+//! [`App`] is the third way in: the whole command line `portolan`, with worker types of your own.
+//!
+//! # Modules
 //!
 //! | module | idea |
 //! |---|---|
+//! | [`builder`] | a node as a value: what it is made of, what it can do, what is kept where |
+//! | [`api`] | what operations are asked for, and what they answer; also the JSON of the control interface |
 //! | [`error`] | one sentence, one code, one advice: what leaves this crate when something fails |
-//! | [`host_port`] | `host:port` as people write it |
+//! | [`worker_types`] | workers that the owner starts by name |
+//! | [`project`] | projects: made, joined, taken over, forgotten |
+//! | [`credential`] | credentials by hand: signed, verified |
+//! | [`state`] | the home: vaults, identities, projects, defaults, and a folder for each node |
 //! | [`multiaddr`] | routes as people write them: `/project/default/service/forward_to_db/secure/api` |
-//! | [`state`] | the home folder: identities, projects, defaults, and a folder for each node |
-//! | [`control`] | how the command line speaks to a running node |
-//! | [`demo`] | the whole story on one machine |
-//! | [`engine`] | the running node, and the short conversations with an authority that need none |
-//! | `tls` | TLS as a client: what is trusted |
-//! | [`worker_types`] | workers that the owner starts by name, and [`App`]: a program with types of its own |
-//! | [`cli`] | the commands, their arguments and what they print |
+//! | [`host_port`] | `host:port` as people write it |
+//! | [`control`] | how the command line, or a program of yours, speaks to a node in another process |
+//! | [`engine`] | a node run to its end, and the short conversations with an authority that need none |
+//! | `cli`, `demo`, `tls` | the commands; the whole story on one machine; TLS as a client |
+//!
+//! # Foreign types
+//!
+//! Signatures hold types of this house and of `std`. What else they hold, on purpose: `serde_json::Value` where a configuration is any
+//! JSON; the traits of `serde` on what travels as JSON; `Zeroizing` of `zeroize` around secrets; `minicbor`'s traits in the bounds of
+//! [`runtime::Cbor`]. Actors, databases, HTTP and TLS are inside, and can be replaced without your noticing.
 
 mod app;
 pub mod builder;
-pub mod cli;
+mod cli;
 pub mod control;
 pub mod credential;
-pub mod demo;
+mod demo;
 pub mod engine;
 pub mod error;
 pub mod host_port;

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    portolan::cli::run()
+    portolan::App::new().run()
 }

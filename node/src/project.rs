@@ -1,7 +1,7 @@
 //! Projects: made, joined, taken over, forgotten.
 //!
 //! A **project** is an authority, which says who is a member and with which attributes, and a relay service, both in one node. Whoever
-//! [creates](create) one is its administrator. Others [join](join) it with a ticket. What a home knows of a project is a
+//! [creates](create) one is its administrator. Others [`join`] it with a ticket. What a home knows of a project is a
 //! [`Project`] record: where it is, and the change histories of its two identities, so that nobody can stand in for them.
 //!
 //! These functions work on a [`Home`]. For a node that is running, [`Node`](crate::Node) has the same as methods.

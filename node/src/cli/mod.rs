@@ -1,7 +1,7 @@
 //! The commands, their arguments and what they print.
 //!
 //! `portolan <noun> <verb> [NAME] [--flags]`. One file for each noun; one tree of clap types yields parsing, help,
-//! completions and `docs/commands.md`. The binary calls [`run`].
+//! completions and `docs/commands.md`. [`App`](crate::App) runs it.
 
 mod channel;
 mod config;
@@ -58,7 +58,7 @@ use output::{Format, Terminal};
         portolan help exit-codes              what exit codes mean\n  \
         portolan environment                  environment variables"
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
@@ -165,12 +165,7 @@ enum Command {
     Markdown(reference::Markdown),
 }
 
-/// Run the command line of this process and say how it ended.
-pub fn run() -> ExitCode {
-    crate::App::new().run()
-}
-
-/// As [`run`], with the worker types of this program, or with what is wrong with them.
+/// Run the command line of this process, with the worker types of this program or with what is wrong with them, and say how it ended.
 pub(crate) fn run_with(types: Result<WorkerTypes>) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

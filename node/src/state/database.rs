@@ -54,7 +54,7 @@ pub enum StateError {
         /// The file.
         path: PathBuf,
         /// What it said.
-        source: rusqlite::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A row holds what this version cannot read.
     #[error("{}: an entry cannot be read: {what}", .path.display())]
@@ -90,7 +90,10 @@ impl StateError {
             // A write-ahead log that cannot grow, or a shared-memory file that cannot be made, is reported as an I/O
             // error; on a full disk that is what it is.
             Some(SqliteCode::SystemIoFailure) if disk_is_full(&path) => StateError::Full(path),
-            _ => StateError::Sqlite { path, source },
+            _ => StateError::Sqlite {
+                path,
+                source: source.into(),
+            },
         }
     }
 }
