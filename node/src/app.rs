@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
+use portolan_portal::Intercept;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
+use crate::interceptors::InterceptorType;
 use crate::worker_types::{Place, WorkerType, WorkerTypes};
 
 /// The command line `portolan`, with worker types of this program's own beside those that every node has.
@@ -66,6 +68,56 @@ impl App {
         F: Fn(C, Place) -> Result<()> + Send + Sync + 'static,
     {
         let added = WorkerType::new(name, about, start).and_then(|new| self.types.add(new));
+        if let Err(error) = added {
+            self.mistake.get_or_insert(error);
+        }
+        self
+    }
+
+    /// Add an interceptor type for portals; see [`InterceptorType::new`]. A name that is taken or no name ends
+    /// [`run`](Self::run) with an error.
+    ///
+    /// ```no_run
+    /// use portolan::portal::intercept::{ConnectionInfo, Direction, Ended, Filter, Inline, Intercept, Interceptor, Output};
+    /// use portolan::runtime::Payload;
+    ///
+    /// #[derive(Clone, serde::Deserialize)]
+    /// struct Limit {
+    ///     bytes: usize,
+    /// }
+    ///
+    /// impl Intercept for Limit {
+    ///     fn name(&self) -> &str {
+    ///         "limit"
+    ///     }
+    ///
+    ///     fn open(&self, _: &ConnectionInfo) -> Result<Box<dyn Interceptor>, Ended> {
+    ///         Ok(Inline::boxed(self.clone()))
+    ///     }
+    /// }
+    ///
+    /// impl Filter for Limit {
+    ///     fn data(&mut self, _: Direction, bytes: Payload, output: &mut Output) -> Result<(), Ended> {
+    ///         self.bytes = self.bytes.checked_sub(bytes.len()).ok_or(Ended::because("that was too much"))?;
+    ///         output.push(bytes);
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// fn main() -> std::process::ExitCode {
+    ///     portolan::App::new()
+    ///         .interceptor("limit", "Ends connections that carry too much.", |limit: Limit| Ok(limit))
+    ///         .run()
+    /// }
+    /// ```
+    pub fn interceptor<C, I, F>(mut self, name: &str, about: &str, make: F) -> Self
+    where
+        C: DeserializeOwned + 'static,
+        I: Intercept + 'static,
+        F: Fn(C) -> Result<I> + Send + Sync + 'static,
+    {
+        let added =
+            InterceptorType::new(name, about, make).and_then(|new| self.types.interceptors_mut().add(new));
         if let Err(error) = added {
             self.mistake.get_or_insert(error);
         }

@@ -43,6 +43,7 @@
 //! | [`api`] | what operations are asked for, and what they answer; also the JSON of the control interface |
 //! | [`error`] | one sentence, one code, one advice: what leaves this crate when something fails |
 //! | [`worker_types`] | workers that the owner starts by name |
+//! | [`interceptors`] | what the owner puts between an application and its end of a portal, by name |
 //! | [`project`] | projects: made, joined, taken over, forgotten |
 //! | [`credential`] | credentials by hand: signed, verified |
 //! | [`state`] | the home: vaults, identities, projects, defaults, and a folder for each node |
@@ -67,6 +68,7 @@ mod demo;
 pub mod engine;
 pub mod error;
 pub mod host_port;
+pub mod interceptors;
 pub mod multiaddr;
 pub mod project;
 pub mod state;

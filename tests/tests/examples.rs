@@ -303,6 +303,22 @@ fn a_program_with_a_worker_type_of_its_own_has_the_whole_command_line() {
 }
 
 #[test]
+fn a_program_with_interceptors_of_its_own_names_them() {
+    // Its scenarios, with nodes, are in `scenarios/interceptors.rs`.
+    let home = portolan_tests::Home::new().of_program(folder().join("intercepting_node"));
+    let help = home.ok(["tcp-inlet", "create", "--help"]);
+    assert_says(&help, &["--intercept <NAME>", "--intercept-config <JSON>"]);
+    // The documentation shows a part of this very program.
+    let page = include_str!("../../docs/interceptors.md");
+    let shown = page
+        .split("```rust\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let source = include_str!("../../node/examples/intercepting_node.rs");
+    assert_says(source, &[shown.expect("the page shows code")]);
+}
+
+#[test]
 fn every_example_says_how_it_is_run_and_is_run_here() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../node/examples");
     let here = include_str!("examples.rs");

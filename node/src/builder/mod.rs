@@ -55,6 +55,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_identity::{CredentialAndPurposeKey, Identity};
+use portolan_portal::Intercept;
 use portolan_runtime::{Address, SyncWorker, Worker, WorkerOptions};
 use serde::de::DeserializeOwned;
 
@@ -63,6 +64,7 @@ pub use node::{ASK_TIMEOUT, Node, OpenRoute, Reach, RouteOptions};
 use crate::control::api::{CreateInlet, CreateOutlet, CreateRelay, PolicyTarget, SetPolicy, StartWorker};
 use crate::engine::{MAX_ARBITERS, Running, Settings, Trust, remote, runtime_error};
 use crate::error::{Error, Result};
+use crate::interceptors::InterceptorType;
 use crate::project::{self, NewProject, ProjectOptions};
 use crate::state::{Home, HomeKey, NodeFolder, NodeRole, NodeSpec, OpenNode, now};
 use crate::worker_types::{Place as WorkerPlace, WorkerType, WorkerTypes};
@@ -347,6 +349,22 @@ impl NodeBuilder {
         F: Fn(C, WorkerPlace) -> Result<()> + Send + Sync + 'static,
     {
         let added = WorkerType::new(name, about, start).and_then(|new| self.types.add(new));
+        if let Err(error) = added {
+            self.mistake.get_or_insert(error);
+        }
+        self
+    }
+
+    /// An interceptor type with a name, for inlets and outlets of the node. See [`InterceptorType::new`] for what `make` does.
+    #[must_use]
+    pub fn interceptor<C, I, F>(mut self, name: &str, about: &str, make: F) -> Self
+    where
+        C: DeserializeOwned + 'static,
+        I: Intercept + 'static,
+        F: Fn(C) -> Result<I> + Send + Sync + 'static,
+    {
+        let added =
+            InterceptorType::new(name, about, make).and_then(|new| self.types.interceptors_mut().add(new));
         if let Err(error) = added {
             self.mistake.get_or_insert(error);
         }

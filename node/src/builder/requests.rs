@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::control::api::{
-    CreateInlet, CreateOutlet, CreateRelay, CreateSecureChannel, CreateSecureChannelListener, PolicyTarget,
-    StartWorker,
+    CreateInlet, CreateOutlet, CreateRelay, CreateSecureChannel, CreateSecureChannelListener, InterceptedBy,
+    PolicyTarget, StartWorker,
 };
 use crate::engine::remote::TicketRequest;
 
@@ -55,6 +55,7 @@ impl CreateOutlet {
             allow: None,
             skip_handshake: false,
             enable_nagle: false,
+            intercept: None,
         }
     }
 
@@ -69,6 +70,13 @@ impl CreateOutlet {
     #[must_use]
     pub fn allow(mut self, policy: impl Into<String>) -> Self {
         self.allow = Some(policy.into());
+        self
+    }
+
+    /// With this interceptor before the service.
+    #[must_use]
+    pub fn intercept(mut self, by: InterceptedBy) -> Self {
+        self.intercept = Some(by);
         self
     }
 
@@ -97,6 +105,7 @@ impl CreateInlet {
             skip_handshake: false,
             enable_nagle: false,
             stripes: 1,
+            intercept: None,
         }
     }
 
@@ -126,6 +135,13 @@ impl CreateInlet {
     #[must_use]
     pub fn authorized(mut self, identifier: impl ToString) -> Self {
         self.authorized = Some(identifier.to_string());
+        self
+    }
+
+    /// With this interceptor behind the applications.
+    #[must_use]
+    pub fn intercept(mut self, by: InterceptedBy) -> Self {
+        self.intercept = Some(by);
         self
     }
 

@@ -103,6 +103,12 @@ pub(super) struct Create {
     /// applications use the one with the fewest. 1 to 16.
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=MAX_STRIPES))]
     stripes: u8,
+    /// What sees the bytes of each connection, and may change or end it: an interceptor that the node's program has.
+    #[arg(long, value_name = "NAME", value_parser = values::alias)]
+    intercept: Option<String>,
+    /// The interceptor's own configuration, JSON (or YAML).
+    #[arg(long, value_name = "JSON", value_parser = values::configuration, requires = "intercept")]
+    intercept_config: Option<Value>,
 }
 
 /// The route to an outlet: `to` is its name behind the relay `via` at the default project, or the whole route.
@@ -205,6 +211,7 @@ impl Create {
             skip_handshake: self.skip_handshake,
             enable_nagle: self.enable_nagle,
             stripes: self.stripes,
+            intercept: outlet::intercepted(self.intercept, self.intercept_config),
         };
         let status: InletStatus = client.post(path::TCP_INLETS, &request).await?;
         let terminal = &context.terminal;
@@ -254,6 +261,7 @@ fn plain(status: &InletStatus, node: &str) -> String {
         ("Status", said(status.status).to_owned()),
         ("Last failure", status.last_failure.clone().unwrap_or_default()),
         ("Allowed if", outlet::allowed(status.policy.as_deref())),
+        ("Intercepted by", outlet::interceptor(status.intercept.as_ref())),
         ("Paths", paths(status)),
         (
             "Connections",
@@ -302,6 +310,7 @@ fn record(status: &InletStatus, node: &str) -> Value {
         "status": status.status,
         "last_failure": status.last_failure,
         "policy": status.policy,
+        "intercept": status.intercept,
         "connections": status.connections,
         "stripes": status.stripes,
         "traffic": status.traffic,

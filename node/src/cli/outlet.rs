@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::output::{Answer, card, table};
 use super::{Confirmation, names_to_delete, policy, values};
-use crate::control::api::{CreateOutlet, OutletStatus, item, path};
+use crate::control::api::{CreateOutlet, InterceptedBy, OutletStatus, item, path};
 use crate::control::client::NodeClient;
 use crate::error::{Error, Result};
 use crate::host_port::{HostPort, Scheme};
@@ -77,6 +77,12 @@ pub(super) struct Create {
     /// Let the system wait for more bytes before it sends (Nagle's algorithm).
     #[arg(long, env = "PORTOLAN_TCP_PORTAL_ENABLE_NAGLE", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     enable_nagle: bool,
+    /// What sees the bytes of each connection, and may change or end it: an interceptor that the node's program has.
+    #[arg(long, value_name = "NAME", value_parser = values::alias)]
+    intercept: Option<String>,
+    /// The interceptor's own configuration, JSON (or YAML).
+    #[arg(long, value_name = "JSON", value_parser = values::configuration, requires = "intercept")]
+    intercept_config: Option<Value>,
 }
 
 impl Create {
@@ -154,6 +160,7 @@ impl Create {
             allow: self.allow,
             skip_handshake: self.skip_handshake,
             enable_nagle: self.enable_nagle,
+            intercept: intercepted(self.intercept, self.intercept_config),
         };
         let status: OutletStatus = client.post(path::TCP_OUTLETS, &request).await?;
         let address = format!("/service/{}", status.address);
@@ -186,10 +193,28 @@ impl Create {
             "node_name": client.name(),
             "policy": status.policy,
             "tls": status.tls,
+            "intercept": status.intercept,
         });
         context
             .terminal
             .answer(&Answer::new(plain(&status, client.name()), json).machine(address))
+    }
+}
+
+/// What was said about an interceptor.
+pub(super) fn intercepted(name: Option<String>, config: Option<Value>) -> Option<InterceptedBy> {
+    name.map(|name| InterceptedBy {
+        name,
+        config: config.unwrap_or_default(),
+    })
+}
+
+/// An interceptor and its configuration, for people.
+pub(super) fn interceptor(by: Option<&InterceptedBy>) -> String {
+    match by {
+        None => String::new(),
+        Some(by) if by.config.is_null() => by.name.clone(),
+        Some(by) => format!("{} {}", by.name, by.config),
     }
 }
 
@@ -218,6 +243,7 @@ fn plain(status: &OutletStatus, node: &str) -> String {
             },
         ),
         ("Allowed if", allowed(status.policy.as_deref())),
+        ("Intercepted by", interceptor(status.intercept.as_ref())),
         (
             "Connections",
             format!(
@@ -265,6 +291,7 @@ impl Command {
                             "from": format!("/service/{}", outlet.address),
                             "to": outlet.to,
                             "policy": outlet.policy,
+                            "intercept": outlet.intercept,
                             "connections": outlet.connections,
                             "last_failure": outlet.last_failure,
                         })
@@ -281,6 +308,7 @@ impl Command {
                     "to": status.to,
                     "tls": status.tls,
                     "policy": status.policy,
+                    "intercept": status.intercept,
                     "connections": status.connections,
                     "last_failure": status.last_failure,
                     "traffic": status.traffic,

@@ -194,6 +194,11 @@ pub(crate) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A configuration of its own that a worker or an interceptor has: JSON or YAML.
+pub(super) fn configuration(text: &str) -> Result<serde_json::Value, String> {
+    super::config::document(text, "it").map_err(|error| error.message)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

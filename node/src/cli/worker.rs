@@ -67,7 +67,7 @@ pub(super) struct Start {
     #[arg(long, value_name = "ADDRESS", value_parser = values::service)]
     address: Option<String>,
     /// The type's own configuration, JSON (or YAML): {"to": "echo", "messages-per-second": 10}.
-    #[arg(long, value_name = "JSON", value_parser = configuration, conflicts_with = "config_file")]
+    #[arg(long, value_name = "JSON", value_parser = values::configuration, conflicts_with = "config_file")]
     config: Option<Value>,
     /// The same, from a file that is read now.
     #[arg(long, value_name = "FILE")]
@@ -78,10 +78,6 @@ pub(super) struct Start {
     /// The node. Default: the default node, made if there is none.
     #[arg(long, value_name = "NODE", value_parser = values::node)]
     at: Option<String>,
-}
-
-fn configuration(text: &str) -> Result<Value, String> {
-    config::document(text, "it").map_err(|error| error.message)
 }
 
 impl Start {

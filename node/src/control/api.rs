@@ -302,6 +302,17 @@ pub struct PolicyStatus {
 
 // ------------------------------------------------------------------------------------------------------------- portals
 
+/// What stands between an application and its end of a portal, and sees the bytes of each connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InterceptedBy {
+    /// The name of an interceptor that this node's program has.
+    pub name: String,
+    /// Its own configuration.
+    #[serde(default)]
+    pub config: serde_json::Value,
+}
+
 /// Open an outlet: the end of a portal that connects to the service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateOutlet {
@@ -325,6 +336,9 @@ pub struct CreateOutlet {
     /// Leave Nagle's algorithm on.
     #[serde(default)]
     pub enable_nagle: bool,
+    /// What sees the bytes of its connections.
+    #[serde(default)]
+    pub intercept: Option<InterceptedBy>,
 }
 
 /// An outlet.
@@ -337,6 +351,9 @@ pub struct OutletStatus {
     /// Speaks TLS to the target.
     #[serde(default)]
     pub tls: bool,
+    /// What sees the bytes of its connections.
+    #[serde(default)]
+    pub intercept: Option<InterceptedBy>,
     /// The policy in force, s-expression; `None` means that everybody is denied.
     pub policy: Option<String>,
     /// Portal connections open now.
@@ -382,6 +399,9 @@ pub struct CreateInlet {
     /// Paths to the outlet side by side, 1 to 16. Default: 1.
     #[serde(default = "one_stripe")]
     pub stripes: u8,
+    /// What sees the bytes of its connections.
+    #[serde(default)]
+    pub intercept: Option<InterceptedBy>,
 }
 
 fn one_stripe() -> u8 {
@@ -399,6 +419,9 @@ pub struct InletStatus {
     pub outlet_addr: String,
     /// The route in use, when connected.
     pub outlet_route: Option<String>,
+    /// What sees the bytes of its connections.
+    #[serde(default)]
+    pub intercept: Option<InterceptedBy>,
     /// The worker that accepts connections.
     pub worker_addr: Option<String>,
     /// Up or down.

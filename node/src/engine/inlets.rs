@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use portolan_identity::Identifier;
 use portolan_policy::ResourceType;
-use portolan_portal::{FailureHook, FailureKind, Inlet, InletOptions, MAX_STRIPES};
+use portolan_portal::{FailureHook, FailureKind, Inlet, InletOptions, Interception, MAX_STRIPES};
 use portolan_relay::{Connection, SessionMonitor, SessionSettings, SessionStatus};
 use portolan_runtime::{Address, Node, Placement, Route};
 use tokio::sync::{Notify, watch};
@@ -49,6 +49,7 @@ const BIND_RETRY: Duration = Duration::from_secs(2);
 pub(super) struct OpenInlet {
     spec: InletSpec,
     issuer: Issuer,
+    intercept: Option<Interception>,
     failed: Arc<AtomicU64>,
     shared: Arc<Shared>,
     stripes: Vec<Arc<Stripe>>,
@@ -201,7 +202,13 @@ fn lost(
 }
 
 impl OpenInlet {
-    fn new(core: &Arc<Core>, spec: InletSpec, to: MultiAddr, issuer: Issuer) -> Result<Self> {
+    fn new(
+        core: &Arc<Core>,
+        spec: InletSpec,
+        to: MultiAddr,
+        issuer: Issuer,
+        intercept: Option<Interception>,
+    ) -> Result<Self> {
         let count = usize::from(spec.stripes);
         if !(1..=MAX_STRIPES).contains(&count) {
             return Err(Error::invalid(format!(
@@ -229,6 +236,7 @@ impl OpenInlet {
         Ok(Self {
             spec,
             issuer,
+            intercept,
             failed: Arc::default(),
             stripes: stripes.collect(),
             shared,
@@ -263,6 +271,7 @@ impl OpenInlet {
             stripes: self.stripes.len(),
             on_failure: Some(hook),
             memory: self.shared.core.windows.clone(),
+            intercept: self.intercept.clone(),
             ..InletOptions::default()
         }
     }
@@ -378,6 +387,7 @@ impl OpenInlet {
                 |listening| listening.inlet.local().to_string(),
             ),
             outlet_addr: self.spec.to.clone(),
+            intercept: self.spec.intercept.clone(),
             outlet_route: first_up.and_then(|stripe| stripe.outlet_route.clone()),
             worker_addr: listening
                 .as_ref()
@@ -413,7 +423,8 @@ impl Running {
         let made = async {
             let to = MultiAddr::from_argument(&spec.to)?;
             let issuer = self.core.issuer(&to).await?;
-            OpenInlet::new(&self.core, spec, to, issuer)
+            let intercept = self.restored_interception(&spec.alias, spec.intercept.as_ref(), issuer);
+            OpenInlet::new(&self.core, spec, to, issuer, intercept)
         };
         let inlet = match made.await {
             Ok(inlet) => Arc::new(inlet),
@@ -496,8 +507,10 @@ impl Running {
             skip_handshake: request.skip_handshake,
             enable_nagle: request.enable_nagle,
             stripes: request.stripes,
+            intercept: request.intercept,
         };
-        let mut inlet = OpenInlet::new(&self.core, spec, to, issuer)?;
+        let intercept = self.interception(&alias, spec.intercept.as_ref(), issuer)?;
+        let mut inlet = OpenInlet::new(&self.core, spec, to, issuer, intercept)?;
         let listening = inlet.bind().await?;
         // What the system chose is kept, so that the inlet is at the same place after a restart.
         inlet.spec.from = listening.local().to_string();

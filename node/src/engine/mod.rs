@@ -14,6 +14,7 @@
 //! | `membership` | our credential in a project: fetched, kept, renewed |
 //! | `policies`, `guard` | policies compiled once; the rules that ask them for each message |
 //! | `relays`, `inlets`, `outlets` | what the node keeps up |
+//! | `interception` | what stands between applications and portals, found by name |
 //! | `channels`, `services` | what the owner asks for by hand |
 //! | `started` | workers that the owner started by name |
 //! | `project_node` | the authority of a project node |
@@ -24,6 +25,7 @@ mod connect;
 mod core;
 mod guard;
 mod inlets;
+mod interception;
 mod membership;
 mod outlets;
 mod policies;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use portolan_policy::ResourceType;
-use portolan_portal::{FailureHook, Outlet, OutletOptions, PortalStatus, Wrap};
+use portolan_portal::{FailureHook, Interception, Outlet, OutletOptions, PortalStatus, Wrap};
 use portolan_runtime::Address;
 
 use super::guard::Guard;
@@ -71,7 +71,7 @@ fn wrap(spec: &OutletSpec) -> Result<Option<Wrap>> {
 }
 
 impl Running {
-    fn open_outlet(&self, spec: OutletSpec) -> Result<OpenOutlet> {
+    fn open_outlet(&self, spec: OutletSpec, intercept: Option<Interception>) -> Result<OpenOutlet> {
         let address = Address::local(&spec.address);
         let guard = Guard::policy(
             &self.core.policies,
@@ -85,6 +85,7 @@ impl Running {
             outgoing: guard.outgoing(),
             enable_nagle: spec.enable_nagle,
             wrap: wrap(&spec)?,
+            intercept,
             on_failure: Some(hook),
             memory: self.core.windows.clone(),
             ..OutletOptions::default()
@@ -101,7 +102,8 @@ impl Running {
     /// Bring back a stored outlet. One that cannot be read any more is logged and left out.
     pub(super) fn restore_outlet(&self, spec: OutletSpec) {
         let address = spec.address.clone();
-        match self.open_outlet(spec) {
+        let intercept = self.restored_interception(&address, spec.intercept.as_ref(), Issuer::OfNode);
+        match self.open_outlet(spec, intercept) {
             Ok(outlet) => {
                 self.outlets.lock().insert(address, outlet);
             }
@@ -153,7 +155,9 @@ impl Running {
             tls_ca: request.tls_ca,
             skip_handshake: request.skip_handshake,
             enable_nagle: request.enable_nagle,
+            intercept: request.intercept,
         };
+        let intercept = self.interception(&address, spec.intercept.as_ref(), Issuer::OfNode)?;
         // A certificate that cannot be read is an error before anything is changed.
         wrap(&spec)?;
         let database = self.node.database();
@@ -162,7 +166,9 @@ impl Running {
         if let Some(expression) = &request.allow {
             self.core.policies.set(database, &target, expression)?;
         }
-        let opened = database.put_outlet(&spec).and_then(|()| self.open_outlet(spec));
+        let opened = database
+            .put_outlet(&spec)
+            .and_then(|()| self.open_outlet(spec, intercept));
         let outlet = opened.inspect_err(|_| {
             let _ = database.delete_outlet(&address);
             if request.allow.is_some() {
@@ -180,6 +186,7 @@ impl Running {
             address: outlet.spec.address.clone(),
             to: outlet.spec.to.clone(),
             tls: outlet.spec.tls,
+            intercept: outlet.spec.intercept.clone(),
             policy: self.core.policies.in_force(
                 ResourceType::TcpOutlet,
                 &outlet.spec.address,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
+use portolan_identity::attributes::RESERVED_NAMES;
 use portolan_identity::{AttributeRepository, Identifier, MemoryAttributeRepository};
 use portolan_policy::{
     DEFAULT_EXPRESSION, Decision, HANDLE_MESSAGE, Policy, ResourceType, Severity, SubjectEnvironment,
@@ -315,6 +316,30 @@ impl Policies {
                 ))
             }
         }
+    }
+
+    /// What the authority that counts for a resource says of a peer: names and values that are text. Names that policies bind
+    /// themselves are not among them, whatever a credential says.
+    pub(crate) fn attributes_of(
+        &self,
+        issuer: Issuer,
+        peer: &PeerIdentifier,
+        now: u64,
+    ) -> Vec<(String, String)> {
+        let Some(authority) = self.table.read().issuer(issuer) else {
+            return Vec::new();
+        };
+        let Some(known) = self.attributes.get(&Identifier::from(peer.0), &authority, now) else {
+            return Vec::new();
+        };
+        let pairs = known.attributes.map().iter();
+        pairs
+            .filter(|(name, _)| !RESERVED_NAMES.contains(&name.as_slice()))
+            .filter_map(|(name, value)| {
+                let text = |bytes: &Vec<u8>| String::from_utf8(bytes.clone()).ok();
+                Some((text(name)?, text(value)?))
+            })
+            .collect()
     }
 
     /// Whether the node's authority says of a peer that it may register the relay `name` (03 §2.1). Without authority,

@@ -54,6 +54,11 @@ impl StartedWorkers {
         }
     }
 
+    /// The types of this program.
+    pub(super) fn types(&self) -> &WorkerTypes {
+        &self.types
+    }
+
     /// For whatever sends messages on for everybody: not to these workers.
     pub(super) fn closed_to_hops(&self) -> AccessControl {
         let closed = Arc::clone(&self.closed);

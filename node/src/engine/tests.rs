@@ -146,6 +146,7 @@ impl RunningNode {
             allow: allow.map(str::to_owned),
             skip_handshake: false,
             enable_nagle: false,
+            intercept: None,
         };
         self.client.post(path::TCP_OUTLETS, &request).await.unwrap()
     }
@@ -163,6 +164,7 @@ impl RunningNode {
             skip_handshake: false,
             enable_nagle: false,
             stripes: 1,
+            intercept: None,
         };
         self.client.post(path::TCP_INLETS, &request).await.unwrap()
     }

@@ -89,6 +89,9 @@ pub struct OutletSpec {
     pub skip_handshake: bool,
     /// Leave Nagle's algorithm on.
     pub enable_nagle: bool,
+    /// What sees the bytes of its connections.
+    #[serde(default)]
+    pub intercept: Option<crate::control::api::InterceptedBy>,
 }
 
 /// An inlet.
@@ -113,6 +116,9 @@ pub struct InletSpec {
     /// Paths to the outlet side by side. Nodes before this setting had one.
     #[serde(default = "one_stripe")]
     pub stripes: u8,
+    /// What sees the bytes of its connections.
+    #[serde(default)]
+    pub intercept: Option<crate::control::api::InterceptedBy>,
 }
 
 /// A worker that the owner started by name.

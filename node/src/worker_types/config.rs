@@ -7,7 +7,7 @@ use super::MAX_CONFIG;
 use crate::error::{Error, Result};
 
 /// Read a configuration. Nothing (`null`) is an empty map, so that a type whose fields all have defaults needs none.
-pub(super) fn read<C: DeserializeOwned>(worker_type: &str, value: &Value) -> Result<C> {
+pub(crate) fn read<C: DeserializeOwned>(worker_type: &str, value: &Value) -> Result<C> {
     let wrong = |text: String| Error::invalid(format!("the configuration of `{worker_type}`: {text}"));
     let empty = Value::Object(serde_json::Map::new());
     let value = if value.is_null() { &empty } else { value };

@@ -34,8 +34,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::interceptors::InterceptorTypes;
 use crate::state::check_alias;
 
+pub(crate) use config::read as read_config;
 pub use place::Place;
 pub use tally::{Phase, Tally};
 
@@ -122,6 +124,7 @@ impl fmt::Debug for WorkerType {
 #[derive(Debug, Clone, Default)]
 pub struct WorkerTypes {
     types: BTreeMap<Arc<str>, WorkerType>,
+    interceptors: InterceptorTypes,
 }
 
 impl WorkerTypes {
@@ -149,6 +152,16 @@ impl WorkerTypes {
         }
         self.types.insert(Arc::clone(&worker_type.name), worker_type);
         Ok(())
+    }
+
+    /// The interceptor types of the same program.
+    pub fn interceptors(&self) -> &InterceptorTypes {
+        &self.interceptors
+    }
+
+    /// To add interceptor types.
+    pub fn interceptors_mut(&mut self) -> &mut InterceptorTypes {
+        &mut self.interceptors
     }
 
     /// The type of this name.

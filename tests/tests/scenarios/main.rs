@@ -6,6 +6,7 @@ mod commands;
 mod hostile_hub;
 mod hostile_peers;
 mod installing;
+mod interceptors;
 mod nodes;
 mod policies;
 mod portals;

@@ -42,6 +42,15 @@ impl Kind {
         if self == Kind::Worker { "type" } else { "name" }
     }
 
+    /// Whether this key holds a configuration whose keys somebody else defines.
+    fn has_configuration(self, key: &str) -> bool {
+        match self {
+            Kind::Worker => key == "config",
+            Kind::Inlet | Kind::Outlet => key == "intercept-config",
+            Kind::Policy | Kind::Relay => false,
+        }
+    }
+
     fn command(self) -> Command {
         let command = Command::new(self.name())
             .no_binary_name(true)
@@ -218,8 +227,8 @@ fn resource(kind: Kind, written: &Written<'_>, origin: &Origin, relays: &mut Vec
             places.push((plain, key.place));
             continue;
         }
-        if kind == Kind::Worker && plain == "config" {
-            words.push(format!("--config={}", json::of(node, origin)?));
+        if kind.has_configuration(&plain) {
+            words.push(format!("--{plain}={}", json::of(node, origin)?));
             places.push((plain, key.place));
             continue;
         }
