@@ -1,14 +1,14 @@
 //! Interceptors at inlet and outlet: what they let through arrives byte for byte, and what they end never looks complete.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use portolan_portal::intercept::{
     ConnectionInfo, Direction, Ended, Filter, Inline, Intercept, Interception, Interceptor, Output, Side,
+    Task, remote,
 };
 use portolan_portal::protocol::{PortalMessage, payload_header};
 use portolan_portal::{FailureKind, InletOptions, OutletOptions};
@@ -160,109 +160,33 @@ fn editor(up: Edit, down: Edit) -> Interception {
     })
 }
 
-/// Does what an inner interceptor does, on a thread of its own.
-struct Elsewhere {
-    to_thread: mpsc::Sender<(Direction, Option<Payload>)>,
-    shared: Arc<Mutex<Shared>>,
-}
-
-#[derive(Default)]
-struct Shared {
-    waker: Option<Waker>,
-    /// In flight, of each direction.
-    given: [usize; 2],
-    output: [VecDeque<Payload>; 2],
-    over: [bool; 2],
-}
-
-/// Pieces of each direction that may be on their way to the thread or back.
-const IN_FLIGHT: usize = 2;
-
+/// The same on a thread for each connection.
 fn elsewhere(up: Edit, down: Edit) -> Interception {
     made(move |_| {
-        let (to_thread, work) = mpsc::channel::<(Direction, Option<Payload>)>();
-        let shared = Arc::<Mutex<Shared>>::default();
+        let (interceptor, mut work) = remote();
         let mut filter = Inline::boxed(Editor {
             up: (up, Editing::default()),
             down: (down, Editing::default()),
         });
-        let from_thread = Arc::clone(&shared);
         std::thread::spawn(move || {
-            let mut cx = Context::from_waker(Waker::noop());
-            for (direction, bytes) in work {
-                match bytes {
-                    Some(bytes) => filter.give(direction, bytes),
-                    None => filter.end(direction),
-                }
-                let mut output = Vec::new();
-                let mut over = false;
-                while let Poll::Ready(taken) = filter.poll_take(direction, &mut cx) {
-                    match taken.unwrap() {
-                        Some(piece) => output.push(piece),
-                        None => {
-                            over = true;
-                            break;
-                        }
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let mut cx = Context::from_waker(Waker::noop());
+                while let Some(Task { direction, bytes }) = work.next().await {
+                    match bytes {
+                        Some(bytes) => filter.give(direction, bytes),
+                        None => filter.end(direction),
                     }
+                    let mut output = Vec::new();
+                    while let Poll::Ready(Ok(Some(piece))) = filter.poll_take(direction, &mut cx) {
+                        output.extend(piece.as_slice());
+                    }
+                    work.done(Some(Payload::copy_from(&output)));
                 }
-                let waker = {
-                    let mut shared = from_thread.lock();
-                    shared.given[direction as usize] -= 1;
-                    shared.output[direction as usize].extend(output);
-                    shared.over[direction as usize] |= over;
-                    shared.waker.take()
-                };
-                if let Some(waker) = waker {
-                    waker.wake();
-                }
-            }
+            });
         });
-        Ok(Box::new(Elsewhere { to_thread, shared }))
+        Ok(interceptor)
     })
-}
-
-impl Elsewhere {
-    fn send(&self, direction: Direction, bytes: Option<Payload>) {
-        self.shared.lock().given[direction as usize] += 1;
-        self.to_thread.send((direction, bytes)).unwrap();
-    }
-}
-
-impl Interceptor for Elsewhere {
-    fn poll_ready(&mut self, direction: Direction, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        let mut shared = self.shared.lock();
-        let lane = direction as usize;
-        if shared.given[lane] + shared.output[lane].len() < IN_FLIGHT {
-            return Poll::Ready(Ok(()));
-        }
-        shared.waker = Some(cx.waker().clone());
-        Poll::Pending
-    }
-
-    fn give(&mut self, direction: Direction, bytes: Payload) {
-        self.send(direction, Some(bytes));
-    }
-
-    fn end(&mut self, direction: Direction) {
-        self.send(direction, None);
-    }
-
-    fn poll_take(
-        &mut self,
-        direction: Direction,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Payload>, Ended>> {
-        let mut shared = self.shared.lock();
-        let lane = direction as usize;
-        if let Some(piece) = shared.output[lane].pop_front() {
-            return Poll::Ready(Ok(Some(piece)));
-        }
-        if shared.over[lane] {
-            return Poll::Ready(Ok(None));
-        }
-        shared.waker = Some(cx.waker().clone());
-        Poll::Pending
-    }
 }
 
 /// Sends both, ends both directions, and returns what came at service and client.
@@ -655,6 +579,57 @@ async fn too_much_output_for_one_piece_ends_the_connection() {
         failure.text
     );
     world.stop().await;
+}
+
+#[tokio::test]
+async fn work_elsewhere_that_stops_ends_its_connection_and_learns_of_the_end_of_others() {
+    for says_why in [false, true] {
+        let (tell, told) = std::sync::mpsc::channel();
+        let stopping = made(move |_| {
+            let (interceptor, mut work) = remote();
+            let tell = tell.clone();
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                runtime.block_on(async {
+                    while let Some(task) = work.next().await {
+                        if task
+                            .bytes
+                            .as_ref()
+                            .is_some_and(|bytes| bytes.as_slice() == b"stop")
+                        {
+                            if says_why {
+                                work.end(Ended::because("it was asked to"));
+                            }
+                            return;
+                        }
+                        work.done(task.bytes);
+                    }
+                    tell.send(()).unwrap();
+                });
+            });
+            Ok(interceptor)
+        });
+        let world = world_with(InletOptions::default(), at_outlet(stopping)).await;
+        let (mut client, mut server) = world.pair().await;
+        let (mut other, mut other_server) = world.pair().await;
+        transfer(&mut client, &mut server, b"hello").await;
+        transfer(&mut other, &mut other_server, b"hello").await;
+        client.write_all(b"stop").await.unwrap();
+        let end = soon("the end", client.read(&mut [0; 1])).await;
+        assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        let text = world.outlet.status().last_failure().unwrap().text;
+        let words = if says_why {
+            "it was asked to"
+        } else {
+            "it was stopped"
+        };
+        assert!(text.contains(words), "{text}");
+        transfer(&mut other_server, &mut other, b"still there").await;
+        drop((other, other_server));
+        let learnt = tokio::task::spawn_blocking(move || told.recv_timeout(Duration::from_secs(20)));
+        learnt.await.unwrap().unwrap();
+        world.stop().await;
+    }
 }
 
 /// Never answers: takes the first piece and no more, or never says that a direction is over.

@@ -12,16 +12,18 @@
 //! end and what enters it at the other, so that an interceptor may add and remove as much as it likes. An end that has no
 //! interceptor has none of this in its way.
 //!
-//! There are two ways to write one:
+//! There are three ways to write one:
 //!
 //! * [`Filter`], which does its work at once on the thread of the connection, made into an interceptor by [`Inline`].
-//! * [`Interceptor`] itself, for work that is done elsewhere, such as on a thread of its own.
+//! * [`remote`], for work that is done elsewhere, such as on a thread of its own, piece by piece.
+//! * [`Interceptor`] itself, which is asked for everything and may answer later.
 //!
 //! # Bounds
 //!
 //! | what | bound | then |
 //! |---|---|---|
 //! | one piece of input | [`CHUNK`](portolan_runtime::payload::CHUNK), or a message of the other end | – |
+//! | pieces in each direction that are worked on elsewhere ([`remote`]) | 3 | no more input is given |
 //! | output that waits for an application | [`HELD`] and the output of one piece | no more input is given |
 //! | output of a [`Filter`] for one piece | [`MAX_OUTPUT`] and the piece's own length | the connection is ended |
 //! | time without an answer of an interceptor | [`ANSWER_WITHIN`], a setting | the connection is ended |
@@ -37,6 +39,7 @@
 mod tests;
 
 mod inline;
+mod remote;
 mod socket;
 
 use std::fmt;
@@ -49,6 +52,7 @@ use std::time::Duration;
 use portolan_runtime::{Payload, PeerIdentifier};
 
 pub use self::inline::{Filter, Inline, MAX_OUTPUT, Output};
+pub use self::remote::{Task, Work, remote};
 pub(crate) use self::socket::Intercepted;
 use crate::socket::Socket;
 
