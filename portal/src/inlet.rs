@@ -20,7 +20,7 @@ use crate::gate;
 use crate::intercept::{Interception, Side};
 use crate::memory::WindowMemory;
 use crate::protocol::PortalMessage;
-use crate::socket::Socket;
+use crate::socket::{ByteStream, Socket};
 use crate::status::{FailureHook, FailureKind, PortalStatus};
 use crate::stream::Stream;
 use crate::ways::{OnWay, Ways};
@@ -105,8 +105,7 @@ pub struct Inlet {
     node: Node,
     address: Address,
     local: SocketAddr,
-    ways: Arc<Ways<Way>>,
-    status: Arc<PortalStatus>,
+    acceptor: Arc<Acceptor>,
 }
 
 impl Inlet {
@@ -120,57 +119,74 @@ impl Inlet {
         let local = socket.local_addr().map_err(listening)?;
         let socket = socket.into_std().map_err(listening)?;
         let status = PortalStatus::new(options.on_failure.clone());
-        let ways = Arc::new(Ways::new(options.stripes, "it has not been connected yet"));
-        let acceptor = Acceptor {
-            options: Arc::new(options),
-            ways: Arc::clone(&ways),
-            status: Arc::clone(&status),
-        };
+        let ways = Ways::new(options.stripes, "it has not been connected yet");
+        let acceptor = Arc::new(Acceptor {
+            options,
+            ways,
+            status,
+        });
+        let accepting = Arc::clone(&acceptor);
         let address = node.start_task(
             WorkerOptions::new(Address::random()).incoming(AccessControl::DenyAll),
-            move |ctx| acceptor.run(ctx, socket),
+            move |ctx| async move { accepting.run(ctx, socket).await },
         )?;
         Ok(Self {
             node: node.clone(),
             address,
             local,
-            ways,
-            status,
+            acceptor,
         })
+    }
+
+    /// Serves a client that has not come by the socket address: an application in this process, or one that came by a socket of
+    /// another kind. Like the others it is closed, by dropping the stream, if it cannot be served; [`Inlet::status`] says why.
+    ///
+    /// The stream should tell a drop without a shutdown from the end of what it brings: that is how a client learns that the
+    /// connection broke.
+    ///
+    /// # Errors
+    /// If the inlet or the node is stopping.
+    pub fn serve(&self, client: Box<dyn ByteStream>) -> Result<()> {
+        let start = |options, request| {
+            self.node
+                .start_task_of(&self.address, options, move |ctx| serve(ctx, request))
+        };
+        self.acceptor
+            .open(&self.node, |_| Ok(Client::Stream(client)), start)
     }
 
     /// New connections go along this route, whose last hop is the outlet. Open ones stay where they are.
     pub fn connect(&self, route: impl Into<Route>) {
         let route = route.into();
-        self.ways.set_all(|| Ok(Way::new(route.clone())));
+        self.acceptor.ways.set_all(|| Ok(Way::new(route.clone())));
     }
 
     /// As [`Inlet::connect`], for one of several ways side by side: a new connection gets the one with the fewest. They
     /// should begin with different hops, on different arbiters. Nothing happens if [`InletOptions::stripes`] has none of
     /// this index.
     pub fn connect_stripe(&self, index: usize, route: impl Into<Route>) {
-        self.ways.set(index, Ok(Way::new(route.into())));
+        self.acceptor.ways.set(index, Ok(Way::new(route.into())));
     }
 
     /// New clients are closed at once, for this reason.
     pub fn pause(&self, reason: impl Into<String>) {
         let reason = reason.into();
-        self.ways.set_all(|| Err(reason.clone()));
+        self.acceptor.ways.set_all(|| Err(reason.clone()));
     }
 
     /// As [`Inlet::pause`], for one of several ways; the others go on.
     pub fn pause_stripe(&self, index: usize, reason: impl Into<String>) {
-        self.ways.set(index, Err(reason.into()));
+        self.acceptor.ways.set(index, Err(reason.into()));
     }
 
     /// Whether clients are served.
     pub fn is_connected(&self) -> bool {
-        self.ways.is_any_open()
+        self.acceptor.ways.is_any_open()
     }
 
     /// Connections on one of several ways.
     pub fn connections_on(&self, index: usize) -> u64 {
-        self.ways.connections(index)
+        self.acceptor.ways.connections(index)
     }
 
     /// The socket address that it listens on.
@@ -185,7 +201,7 @@ impl Inlet {
 
     /// Its counters and last failure.
     pub fn status(&self) -> &Arc<PortalStatus> {
-        &self.status
+        &self.acceptor.status
     }
 
     /// Stops listening and closes its connections.
@@ -199,14 +215,15 @@ impl Inlet {
     }
 }
 
+#[derive(Debug)]
 struct Acceptor {
-    options: Arc<InletOptions>,
-    ways: Arc<Ways<Way>>,
+    options: InletOptions,
+    ways: Ways<Way>,
     status: Arc<PortalStatus>,
 }
 
 impl Acceptor {
-    async fn run(self, ctx: Context, socket: std::net::TcpListener) {
+    async fn run(&self, ctx: Context, socket: std::net::TcpListener) {
         let listener = match TcpListener::from_std(socket) {
             Ok(listener) => listener,
             Err(error) => {
@@ -225,7 +242,7 @@ impl Acceptor {
             match accepted {
                 Ok((socket, _)) => {
                     pause = SHORTEST_PAUSE;
-                    if let Err(error) = self.open(&ctx, socket) {
+                    if let Err(error) = self.accept(&ctx, socket) {
                         self.status.fail(FailureKind::Peer, error.to_string());
                     }
                 }
@@ -243,8 +260,28 @@ impl Acceptor {
         }
     }
 
-    /// Starts a portal connection, or closes the client by dropping its socket.
-    fn open(&self, ctx: &Context, socket: TcpStream) -> Result<()> {
+    fn accept(&self, ctx: &Context, socket: TcpStream) -> Result<()> {
+        let client = |arbiter: Option<usize>| {
+            let _ = socket.set_nodelay(!self.options.enable_nagle);
+            let _ = SockRef::from(&socket).set_keepalive(true);
+            if arbiter.is_none_or(|arbiter| arbiter == ctx.arbiter()) {
+                return Ok(Client::Here(socket));
+            }
+            let io = |error| Error::io("preparing a client's socket", error);
+            Ok(Client::Elsewhere(socket.into_std().map_err(io)?))
+        };
+        self.open(ctx.node(), client, |options, request| {
+            ctx.start_task(options, move |ctx| serve(ctx, request))
+        })
+    }
+
+    /// Starts a portal connection, or closes the client by dropping it. `client` is told on which arbiter it will be used.
+    fn open(
+        &self,
+        node: &Node,
+        client: impl FnOnce(Option<usize>) -> Result<Client>,
+        start: impl FnOnce(WorkerOptions, Box<Request>) -> Result<Address>,
+    ) -> Result<()> {
         let (Way { route, takes_early }, on_way) = match self.ways.take() {
             Ok(taken) => taken,
             Err(reason) => {
@@ -269,9 +306,6 @@ impl Acceptor {
             self.status.fail(FailureKind::Limit, text);
             return Ok(());
         };
-        let _ = socket.set_nodelay(!self.options.enable_nagle);
-        let _ = SockRef::from(&socket).set_keepalive(true);
-        let node = ctx.node();
         let own = Address::random();
         let (incoming, refused) = gate::incoming(&self.options.incoming, None);
         let first_hop = route.next().cloned();
@@ -284,14 +318,8 @@ impl Acceptor {
         )
         .placement(arbiter.map_or(Placement::Owner, Placement::Index));
         let flow = first_hop.as_ref().and_then(|hop| node.flow_of(hop));
-        let client = if arbiter.is_none_or(|arbiter| arbiter == ctx.arbiter()) {
-            Client::Here(socket)
-        } else {
-            let io = |error| Error::io("preparing a client's socket", error);
-            Client::Elsewhere(socket.into_std().map_err(io)?)
-        };
         let request = Box::new(Request {
-            client,
+            client: client(arbiter)?,
             intercept: self.options.intercept.clone(),
             on_way,
             ping,
@@ -311,7 +339,7 @@ impl Acceptor {
         if let Some(flow) = flow {
             node.add_consumer(&flow, &own);
         }
-        ctx.start_task(options, move |ctx| serve(ctx, request))?;
+        start(options, request)?;
         Ok(())
     }
 }
@@ -331,6 +359,8 @@ enum Client {
     Here(TcpStream),
     /// Its socket must be registered with another thread's event loop.
     Elsewhere(std::net::TcpStream),
+    /// It came by another way.
+    Stream(Box<dyn ByteStream>),
 }
 
 async fn serve(ctx: Context, request: Box<Request>) {
@@ -346,14 +376,15 @@ async fn serve(ctx: Context, request: Box<Request>) {
         } = *request;
         _on_way = on_way;
         let socket = match client {
-            Client::Here(socket) => socket,
+            Client::Here(socket) => Socket::Plain(socket),
             Client::Elsewhere(socket) => match TcpStream::from_std(socket) {
-                Ok(socket) => socket,
+                Ok(socket) => Socket::Plain(socket),
                 Err(error) => return parts.open.0.fail(FailureKind::Reset, error.to_string()),
             },
+            Client::Stream(stream) => Socket::Wrapped(stream),
         };
         let socket = match intercept {
-            None => Socket::Plain(socket),
+            None => socket,
             Some(intercept) => match intercepted(&ctx, &intercept, socket, &asking.route) {
                 Ok(socket) => socket,
                 Err(error) => return parts.open.0.fail(FailureKind::Intercepted, error.to_string()),
@@ -370,17 +401,15 @@ async fn serve(ctx: Context, request: Box<Request>) {
 }
 
 /// Puts an interceptor before a client.
-fn intercepted(
-    ctx: &Context,
-    intercept: &Interception,
-    client: TcpStream,
-    route: &Route,
-) -> io::Result<Socket> {
+fn intercepted(ctx: &Context, intercept: &Interception, client: Socket, route: &Route) -> io::Result<Socket> {
     let node = ctx.node();
     // As rules for what is sent see it: the first hop that leaves the node is the channel, or there is none.
     let leaves = route.iter().find(|hop| node.is_terminal(hop));
     let peer = leaves.and_then(|channel| node.peer_of(channel));
-    let endpoint = client.peer_addr().ok().map(|address| address.to_string());
+    let endpoint = match &client {
+        Socket::Plain(socket) => socket.peer_addr().ok().map(|address| address.to_string()),
+        _ => None,
+    };
     let opened = intercept.open(Side::Inlet, peer.map(|peer| peer.identifier), endpoint)?;
-    Ok(opened.around(Socket::Plain(client)))
+    Ok(opened.around(client))
 }

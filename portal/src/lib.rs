@@ -64,6 +64,6 @@ pub use inlet::{Inlet, InletOptions};
 pub use intercept::{Intercept, Interception, Interceptor};
 pub use memory::WindowMemory;
 pub use outlet::{Outlet, OutletOptions};
-pub use socket::{ByteStream, Wrap, Wrapping};
+pub use socket::{ByteStream, Dial, Wrap, Wrapping};
 pub use status::{Failure, FailureHook, FailureKind, PortalStatus};
 pub use ways::MAX_STRIPES;

@@ -19,7 +19,7 @@ use crate::gate::{self, Detour};
 use crate::intercept::{Interception, Side};
 use crate::memory::WindowMemory;
 use crate::protocol::{Offer, PortalMessage, Reason};
-use crate::socket::{Socket, Wrap};
+use crate::socket::{Dial, Socket, Wrap};
 use crate::status::{FailureHook, FailureKind, PortalStatus};
 use crate::stream::Stream;
 
@@ -47,6 +47,9 @@ pub struct OutletOptions {
     pub enable_nagle: bool,
     /// Wraps each connection to the target, as TLS does; within the time that connecting may take.
     pub wrap: Option<Wrap>,
+    /// Connects to the target in another way than by TCP; then nothing is [wrapped](Self::wrap), and the target is whatever this
+    /// makes of its text.
+    pub dial: Option<Dial>,
     /// What waits for targets and may still come, of all connections together; to be shared by all portals of a node.
     /// Inlets for which there is none left are refused.
     pub memory: WindowMemory,
@@ -65,6 +68,7 @@ impl Default for OutletOptions {
             max_connections: MAX_CONNECTIONS,
             enable_nagle: false,
             wrap: None,
+            dial: None,
             intercept: None,
             memory: WindowMemory::default(),
             on_failure: None,
@@ -236,6 +240,7 @@ impl Listener {
         let peer = message.peer().map(|peer| peer.identifier);
         let socket = Box::pin({
             let (target, wrap) = (Arc::clone(&target), self.options.wrap.clone());
+            let dial = self.options.dial.clone();
             let intercept = self.options.intercept.clone();
             async move {
                 // It may refuse the connection: then there is none to the target.
@@ -243,11 +248,15 @@ impl Listener {
                     Some(intercept) => Some(intercept.open(Side::Outlet, peer, Some(target.to_string()))?),
                     None => None,
                 };
-                let socket = TcpStream::connect(&*target).await?;
-                set_up(&socket, enable_nagle);
-                let socket = match wrap {
-                    None => Socket::Plain(socket),
-                    Some(wrap) => Socket::Wrapped(wrap(socket).await?),
+                let socket = if let Some(dial) = dial {
+                    Socket::Wrapped(dial(&target).await?)
+                } else {
+                    let socket = TcpStream::connect(&*target).await?;
+                    set_up(&socket, enable_nagle);
+                    match wrap {
+                        None => Socket::Plain(socket),
+                        Some(wrap) => Socket::Wrapped(wrap(socket).await?),
+                    }
                 };
                 Ok(match interceptor {
                     None => socket,

@@ -23,7 +23,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 /// must be noticed by its other end as a break.
 pub type Wrap = Arc<dyn Fn(TcpStream) -> Wrapping + Send + Sync>;
 
-/// What a [`Wrap`] does.
+/// Makes a connection to a target, `host:port` or whatever the outlet was told, that is no TCP connection: to a socket of another kind,
+/// or to a service in this process. Dropping the stream without a shutdown should be noticed by its other end as a break.
+pub type Dial = Arc<dyn Fn(&str) -> Wrapping + Send + Sync>;
+
+/// What a [`Wrap`] or a [`Dial`] does.
 pub type Wrapping = Pin<Box<dyn Future<Output = io::Result<Box<dyn ByteStream>>> + Send>>;
 
 /// A connection to the application.
