@@ -3,7 +3,7 @@
 //! | module | idea |
 //! |---|---|
 //! | `initiator`, `responder` | a handshake, from its first message to an open channel |
-//! | `listener`, `slots` | who may begin one, and how many at a time |
+//! | `listener`, `slots` | who may begin one, how many at a time, and who waits |
 //! | `encryptor`, `decryptor` | the two workers of an open channel |
 
 mod decryptor;

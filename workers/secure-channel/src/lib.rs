@@ -65,7 +65,7 @@
 //! | drop records to leave a hole in a stream | the gap is noticed with the next record; the channel closes |
 //! | forge handshake messages to kill handshakes | states are kept until a message has authenticated ([`handshake`]) |
 //! | strip or alter an offer, to get a weaker suite | the handshake fails; nothing is tried again without ([`extensions`]) |
-//! | begin handshakes and abandon them | places per connection and in all, a time-out, at most one handshake per core computing; what was begun a second ago gives way |
+//! | begin handshakes and abandon them | places per connection and in all, a time-out, at most one handshake per core computing; whoever has had our answer for a second gives way; what finds no place waits, connections taking turns, up to a bound beyond which it is refused, counted and logged |
 //! | fill our stores with identities | nothing is stored before the trust policy has accepted the peer |
 //! | come back with keys from before a rotation | histories are compared with the stored one; older ones are refused |
 //! | present huge histories or many credentials | limits at decode; verification runs beside the message path |

@@ -20,8 +20,16 @@ pub const RESPONDER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const MAX_PENDING: usize = 512;
 /// Unfinished handshakes of one listener that came over the same connection. As many may come at once through a relay.
 pub const MAX_PENDING_PER_HOP: usize = 64;
-/// An unfinished handshake that is this old gives its place to a new one. So a stranger who fills all places delays others
-/// by a second, not by [`RESPONDER_TIMEOUT`], and costs us [`MAX_PENDING_PER_HOP`] handshakes a second at most.
+/// First messages of handshakes that wait for a place. Each costs some 1.5 KiB. Thousands of members come back at the same moment
+/// when a project's node has been restarted; they are answered one after the other instead of trying again after
+/// [`INITIATOR_TIMEOUT`]. What is beyond that is refused, counted and logged.
+pub const MAX_WAITING: usize = 4_096;
+/// The same of one connection. The connections take turns, so that one with many delays no other.
+pub const MAX_WAITING_PER_HOP: usize = 1_024;
+/// A message that has waited so long is not answered any more: it comes again when [`INITIATOR_TIMEOUT`] is over.
+pub const WAITING_TIME: Duration = Duration::from_secs(20);
+/// An unfinished handshake whose peer has had our answer for so long gives its place to a new one. So a stranger who fills all places
+/// delays others by a second, not by [`RESPONDER_TIMEOUT`], and costs us [`MAX_PENDING_PER_HOP`] handshakes a second at most.
 pub const PENDING_PROTECTED: Duration = Duration::from_secs(1);
 /// Open channels of one listener. Each costs some 15 KiB.
 pub const MAX_OPEN: usize = 8_192;
@@ -149,8 +157,12 @@ pub struct Limits {
     pub open: usize,
     /// Open channels with the same previous hop.
     pub open_per_hop: usize,
-    /// How long an unfinished handshake keeps its place although another wants it.
+    /// How long an unfinished handshake keeps its place although another wants it, from when the peer was answered.
     pub pending_protected: Duration,
+    /// Handshakes that wait for a place.
+    pub waiting: usize,
+    /// Handshakes with the same previous hop that wait for a place.
+    pub waiting_per_hop: usize,
 }
 
 impl Default for Limits {
@@ -161,6 +173,8 @@ impl Default for Limits {
             open: MAX_OPEN,
             open_per_hop: MAX_OPEN_PER_HOP,
             pending_protected: PENDING_PROTECTED,
+            waiting: MAX_WAITING,
+            waiting_per_hop: MAX_WAITING_PER_HOP,
         }
     }
 }

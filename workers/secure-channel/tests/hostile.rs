@@ -198,6 +198,7 @@ fn two_thousand_abandoned_handshakes_leave_nothing_behind() {
             .limits(Limits {
                 pending: 40,
                 pending_per_hop: 10,
+                waiting: 100,
                 ..Limits::default()
             })
             .handshake_timeout(Duration::from_millis(500));
@@ -218,6 +219,7 @@ fn two_thousand_abandoned_handshakes_leave_nothing_behind() {
                 .await
                 .unwrap();
             let pending = listener.pending();
+            assert!(listener.waiting() <= 100);
             let mut most = most.lock();
             *most = pending.max(*most);
         }
@@ -246,6 +248,7 @@ fn a_flood_over_one_connection_does_not_keep_out_another() {
         let path = Path::new(&network);
         let options = ListenerOptions::new(path.b.options()).limits(Limits {
             pending_per_hop: 10,
+            waiting_per_hop: 20,
             ..Limits::default()
         });
         let listener = path.b.listen_with(options);
@@ -258,7 +261,7 @@ fn a_flood_over_one_connection_does_not_keep_out_another() {
                 .unwrap();
         }
         eventually("the flood is limited", || {
-            path.b.channels.counters().refused == 90
+            path.b.channels.counters().refused == 70
         })
         .await;
         assert_eq!(listener.pending(), 10);
@@ -269,6 +272,34 @@ fn a_flood_over_one_connection_does_not_keep_out_another() {
             .await
             .unwrap();
         assert!(path.echo(&channel).await);
+        path.node.stop().await;
+    });
+}
+
+#[test]
+fn handshakes_for_which_there_is_no_place_wait_for_one_and_none_is_lost() {
+    run(1, async |network| {
+        let path = Path::new(&network);
+        let options = ListenerOptions::new(path.b.options()).limits(Limits {
+            pending: 3,
+            pending_per_hop: 2,
+            ..Limits::default()
+        });
+        let listener = path.b.listen_with(options);
+        let opening: Vec<_> = (0..40)
+            .map(|_| {
+                let (channels, options) = (path.a.channels.clone(), path.a.options());
+                tokio::task::spawn_local(async move {
+                    channels.create(route!["meddler", "api"], options).await
+                })
+            })
+            .collect();
+        for channel in opening {
+            assert!(path.echo(&channel.await.unwrap().unwrap()).await);
+        }
+        let counters = path.b.channels.counters();
+        assert_eq!((counters.refused, counters.evicted, counters.expired), (0, 0, 0));
+        assert_eq!((listener.pending(), listener.waiting()), (0, 0));
         path.node.stop().await;
     });
 }

@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use portolan_runtime::{Address, Context, Flow, Message, Payload, Route};
+use portolan_runtime::{Address, Context, Flow, Message, Payload, Route, environment};
 
 use super::Role;
 use super::decryptor::Decryptor;
 use super::handshake::{Finished, ephemeral, open, worker_options};
 use super::service::Shared;
-use super::slots::Slot;
+use super::slots::{Slot, Slots};
 use crate::credentials::CurrentCredential;
 use crate::error::{Error, PeerError};
 use crate::extensions::Answer;
 use crate::handshake::{Rejected, Responder, ResponderAwaitingMessage3};
 use crate::log_limit::may_log;
-use crate::options::ChannelOptions;
+use crate::options::{ChannelOptions, WAITING_TIME};
 use crate::wire::identity::IdentityPayload;
 
 /// What a listener gives to each of its responders.
@@ -26,10 +26,53 @@ pub(super) struct Accepting {
     pub(super) timeout: Duration,
     pub(super) listener: Address,
     pub(super) flow: Arc<Flow>,
+    pub(super) slots: Arc<Slots>,
+}
+
+impl Accepting {
+    /// Answers `message_1` from the address `decryptor`, in place of the responder `evicted`.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        decryptor: Address,
+        slot: Slot,
+        evicted: Option<Address>,
+        message_1: Message,
+    ) -> Result<(), Error> {
+        if let Some(evicted) = evicted {
+            self.shared.counts.evicted.fetch_add(1, Ordering::Relaxed);
+            let _ = self.shared.node.stop_worker(&evicted);
+        }
+        start(self, decryptor, slot, message_1)
+    }
+
+    /// Answers those who wait, as many as there are places for.
+    pub(super) fn start_waiting(self: &Arc<Self>) {
+        while self.slots.is_waited_for() {
+            if !self.shared.node.has_worker(&self.listener) {
+                return self.slots.forget_waiting();
+            }
+            let (now, decryptor) = (environment::now(), Address::random());
+            let Some((since, message_1, slot, evicted)) = self.slots.next(&decryptor, now) else {
+                return;
+            };
+            let is_there = message_1
+                .back
+                .next()
+                .is_some_and(|hop| self.shared.node.has_worker(hop));
+            if !is_there || now.saturating_duration_since(since) > WAITING_TIME {
+                // Its initiator has gone, or takes the answer for lost.
+                self.shared.counts.expired.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            if let Err(error) = self.start(decryptor, slot, evicted, message_1) {
+                tracing::debug!(listener = %self.listener, "a handshake could not begin: {error}");
+            }
+        }
+    }
 }
 
 /// Starts a responder that answers `message_1` from the address `decryptor`.
-pub(super) fn start(
+fn start(
     accepting: &Arc<Accepting>,
     decryptor: Address,
     slot: Slot,
@@ -58,6 +101,8 @@ async fn run(
     // Each step is boxed, so that its space is free before the next one begins.
     let handshake = Box::pin(handshake(&mut ctx, &accepting, slot, flow, message_1));
     let opened = tokio::time::timeout(accepting.timeout, handshake).await;
+    // Its place is free now.
+    accepting.start_waiting();
     match opened {
         Ok(Ok(decryptor)) => {
             drop(accepting);
@@ -91,6 +136,7 @@ async fn handshake(
 ) -> Result<Box<Decryptor>, Error> {
     let Accepting { shared, options, .. } = accepting;
     let answered = Box::pin(answer(ctx, shared, options, message_1)).await?;
+    slot.answered(environment::now());
     let finished = Box::pin(await_message_3(ctx, shared, options, answered, flow)).await?;
     if slot.open().is_err() {
         shared.counts.refused.fetch_add(1, Ordering::Relaxed);
