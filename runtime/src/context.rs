@@ -362,6 +362,18 @@ impl Context {
         Poll::Ready(self.batch.pop_front())
     }
 
+    /// Ready with `true` when [`Context::next`] has a message to give, which stays where it is; with `false` when the worker has been
+    /// asked to stop.
+    pub(crate) fn poll_arrived(&mut self, cx: &mut std::task::Context<'_>) -> Poll<bool> {
+        if self.cell.ending.is_stopping() {
+            return Poll::Ready(false);
+        }
+        if self.batch.is_empty() {
+            return self.cell.mailbox.poll_take(cx, &mut self.batch);
+        }
+        Poll::Ready(true)
+    }
+
     /// Ready when the worker has been asked to stop: for a hand-written future that takes no messages at present.
     pub fn poll_stopping(&self, cx: &mut std::task::Context<'_>) -> Poll<()> {
         self.cell.mailbox.poll_closed(cx)

@@ -71,6 +71,7 @@ pub mod node;
 pub mod payload;
 pub mod route;
 mod router;
+mod run;
 pub mod services;
 mod stock;
 pub mod wire;

@@ -14,8 +14,9 @@ use crate::context::Context;
 use crate::error::{Denial, Error, Result};
 use crate::flow::Flow;
 use crate::mailbox::Mailbox;
-use crate::message::{Envelope, Message, Routed};
+use crate::message::{Message, Routed};
 use crate::router::{Record, Refusals, Router};
+use crate::run::{run_processor, run_sync_worker, run_worker};
 use crate::worker::{Passage, Placement, Processor, SyncWorker, Worker, WorkerOptions};
 use crate::{Address, Body, Route};
 
@@ -809,89 +810,5 @@ impl Node {
             }
         });
         let _ = stopper.join();
-    }
-}
-
-async fn run_worker<W: Worker>(mut ctx: Context, mut worker: W) {
-    if let Err(error) = worker.initialize(&mut ctx).await {
-        tracing::warn!(address = %ctx.address(), "a worker could not be initialized: {error}");
-        return;
-    }
-    while let Some(envelope) = ctx.next().await {
-        let stopping = ctx.stopping();
-        let handled = tokio::select! {
-            biased;
-            handled = worker.handle_message(&mut ctx, Routed::new(envelope)) => handled,
-            () = stopping => break,
-        };
-        if let Err(error) = handled {
-            tracing::debug!(address = %ctx.address(), "a message could not be handled: {error}");
-        }
-        ctx.flush().await;
-    }
-    if let Err(error) = worker.shutdown(&mut ctx).await {
-        tracing::debug!(address = %ctx.address(), "a worker did not shut down cleanly: {error}");
-    }
-}
-
-/// A block and not an `async fn`, whose future would have space for its parameters twice.
-#[allow(clippy::manual_async_fn)]
-fn run_sync_worker<W: SyncWorker>(mut ctx: Context, mut worker: W) -> impl Future<Output = ()> {
-    async move {
-        if let Err(error) = worker.initialize(&mut ctx) {
-            tracing::warn!(address = %ctx.address(), "a worker could not be initialized: {error}");
-            return;
-        }
-        loop {
-            // What is there already needs no waiting, which would move each message twice more.
-            while !ctx.has_unsent()
-                && let Some(envelope) = ctx.next_at_once()
-            {
-                handle_sync(&mut ctx, &mut worker, envelope);
-            }
-            if ctx.has_unsent() {
-                ctx.flush().await;
-                continue;
-            }
-            match ctx.next().await {
-                Some(envelope) => handle_sync(&mut ctx, &mut worker, envelope),
-                None => break,
-            }
-        }
-        worker.shutdown(&mut ctx);
-    }
-}
-
-#[inline]
-fn handle_sync<W: SyncWorker>(ctx: &mut Context, worker: &mut W, envelope: Envelope) {
-    if let Err(error) = worker.handle(ctx, envelope) {
-        tracing::debug!(address = %ctx.address(), "a message could not be handled: {error}");
-    }
-}
-
-async fn run_processor<P: Processor>(mut ctx: Context, mut processor: P) {
-    if let Err(error) = processor.initialize(&mut ctx).await {
-        tracing::warn!(address = %ctx.address(), "a processor could not be initialized: {error}");
-        return;
-    }
-    let stopping = ctx.stopping();
-    tokio::pin!(stopping);
-    loop {
-        let step = tokio::select! {
-            biased;
-            () = &mut stopping => break,
-            step = processor.process(&mut ctx) => step,
-        };
-        match step {
-            Ok(true) => {}
-            Ok(false) => break,
-            Err(error) => {
-                tracing::debug!(address = %ctx.address(), "a processor ends: {error}");
-                break;
-            }
-        }
-    }
-    if let Err(error) = processor.shutdown(&mut ctx).await {
-        tracing::debug!(address = %ctx.address(), "a processor did not shut down cleanly: {error}");
     }
 }
