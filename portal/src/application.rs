@@ -19,6 +19,9 @@ pub(crate) const GATHERED: usize = 64;
 /// A message that is smaller than this is copied when it must wait: it may be a small part of a large buffer.
 const COPIED_BELOW: usize = 32 * 1024;
 
+/// What is read is copied into a buffer of its size when it has no more bytes than this.
+const COPIED_READ: usize = 1024;
+
 /// A queue that grew beyond this many slots is given back once it is empty.
 const KEPT_SLOTS: usize = 8;
 
@@ -49,8 +52,13 @@ impl Reader {
                 Payload::with_capacity(size)
             }
         };
-        let payload = ready!(socket.poll_read(limit.min(size), make, cx))?;
+        let mut payload = ready!(socket.poll_read(limit.min(size), make, cx))?;
         let length = payload.len();
+        if length > 0 && length <= COPIED_READ && size == SMALL_CHUNK {
+            // The buffer is free for the next read, also where this message has to wait: thousands may have something to say at
+            // the same moment.
+            payload = Payload::copy_from(payload.as_slice());
+        }
         if length >= self.size && self.size < CHUNK {
             self.size = (self.size * 8).min(CHUNK);
         } else if length < self.size / 16 {

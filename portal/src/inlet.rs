@@ -15,7 +15,7 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use crate::connection::{Asking, Connection, Parts};
+use crate::connection::{Asking, Connection, End, Parts};
 use crate::gate;
 use crate::intercept::{Interception, Side};
 use crate::memory::WindowMemory;
@@ -364,40 +364,53 @@ enum Client {
 }
 
 async fn serve(ctx: Context, request: Box<Request>) {
-    let _on_way;
-    let mut connection = {
-        let Request {
-            client,
-            intercept,
-            on_way,
-            ping,
-            asking,
-            parts,
-        } = *request;
-        _on_way = on_way;
-        let socket = match client {
-            Client::Here(socket) => Socket::Plain(socket),
-            Client::Elsewhere(socket) => match TcpStream::from_std(socket) {
-                Ok(socket) => Socket::Plain(socket),
-                Err(error) => return parts.open.0.fail(FailureKind::Reset, error.to_string()),
-            },
-            Client::Stream(stream) => Socket::Wrapped(stream),
-        };
-        let socket = match intercept {
-            None => socket,
-            Some(intercept) => match intercepted(&ctx, &intercept, socket, &asking.route) {
-                Ok(socket) => socket,
-                Err(error) => return parts.open.0.fail(FailureKind::Intercepted, error.to_string()),
-            },
-        };
-        let mut connection = Box::new(Connection::inlet(ctx, parts, socket, asking));
-        if let Err(end) = connection.ask(&ping) {
-            return Box::pin(connection.end(end)).await;
-        }
-        connection
+    let Some((_on_way, mut connection, asked)) = begin(ctx, request) else {
+        return;
     };
-    let end = poll_fn(|cx| connection.poll(cx)).await;
+    let end = match asked {
+        Ok(()) => poll_fn(|cx| connection.poll(cx)).await,
+        Err(end) => *end,
+    };
     Box::pin(connection.end(end)).await;
+}
+
+/// Makes the connection and asks the outlet for it, or tells why there is none. Apart from [`serve`], whose future would have space for
+/// all of this as long as the connection lives.
+#[allow(clippy::type_complexity)]
+fn begin(ctx: Context, request: Box<Request>) -> Option<(OnWay, Box<Connection>, Result<(), Box<End>>)> {
+    let Request {
+        client,
+        intercept,
+        on_way,
+        ping,
+        asking,
+        parts,
+    } = *request;
+    let socket = match client {
+        Client::Here(socket) => Ok(Socket::Plain(socket)),
+        Client::Elsewhere(socket) => TcpStream::from_std(socket).map(Socket::Plain),
+        Client::Stream(stream) => Ok(Socket::Wrapped(stream)),
+    };
+    let socket = match socket {
+        Ok(socket) => socket,
+        Err(error) => {
+            parts.open.0.fail(FailureKind::Reset, error.to_string());
+            return None;
+        }
+    };
+    let socket = match intercept {
+        None => socket,
+        Some(intercept) => match intercepted(&ctx, &intercept, socket, &asking.route) {
+            Ok(socket) => socket,
+            Err(error) => {
+                parts.open.0.fail(FailureKind::Intercepted, error.to_string());
+                return None;
+            }
+        },
+    };
+    let mut connection = Box::new(Connection::inlet(ctx, parts, socket, asking));
+    let asked = connection.ask(&ping).map_err(Box::new);
+    Some((on_way, connection, asked))
 }
 
 /// Puts an interceptor before a client.

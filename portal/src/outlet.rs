@@ -384,12 +384,15 @@ fn set_up(socket: &TcpStream, enable_nagle: bool) {
 }
 
 async fn serve(ctx: Context, request: Box<(Parts, Connecting)>) {
-    let mut connection = {
-        let (parts, connecting) = *request;
-        Box::new(Connection::outlet(ctx, parts, connecting))
-    };
+    let mut connection = begin(ctx, request);
     let end = poll_fn(|cx| connection.poll(cx)).await;
     Box::pin(connection.end(end)).await;
+}
+
+/// Apart from [`serve`], whose future would hold the request as long as the connection lives.
+fn begin(ctx: Context, request: Box<(Parts, Connecting)>) -> Box<Connection> {
+    let (parts, connecting) = *request;
+    Box::new(Connection::outlet(ctx, parts, connecting))
 }
 
 impl std::fmt::Debug for OutletOptions {

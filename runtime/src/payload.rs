@@ -53,18 +53,18 @@ pub enum Sealing {
 }
 
 /// Small buffers, by the bytes of content that they have room for: for a message of a service or an interactive application.
-const SMALL: [usize; 2] = [1024, 4 * 1024];
-/// Small buffers of each size that each thread keeps, and as many for all threads: 360 KiB.
+const SMALL: [usize; 3] = [128, 1024, 4 * 1024];
+/// Small buffers of each size that each thread keeps, and as many for all threads: 440 KiB.
 const SMALL_LIMIT: usize = 64;
 
 type Shelves = [Vec<BytesMut>; SMALL.len()];
 
 thread_local! {
-    static SMALL_OWN: RefCell<Shelves> = const { RefCell::new([Vec::new(), Vec::new()]) };
+    static SMALL_OWN: RefCell<Shelves> = const { RefCell::new([const { Vec::new() }; SMALL.len()]) };
 }
 
 /// Where messages cross threads, those that begin on one need what is left on another.
-static SMALL_COMMON: [Mutex<Vec<BytesMut>>; SMALL.len()] = [Mutex::new(Vec::new()), Mutex::new(Vec::new())];
+static SMALL_COMMON: [Mutex<Vec<BytesMut>>; SMALL.len()] = [const { Mutex::new(Vec::new()) }; SMALL.len()];
 
 fn take_small(shelf: usize) -> Option<BytesMut> {
     SMALL_OWN
@@ -405,7 +405,7 @@ mod tests {
     fn small_buffers_are_used_again_and_come_back_empty() {
         std::thread::spawn(|| {
             let kept = || SMALL_OWN.with_borrow(|own| own.each_ref().map(Vec::len));
-            for (size, shelf) in [(1, 0), (1024, 0), (1025, 1), (4096, 1)] {
+            for (size, shelf) in [(1, 0), (128, 0), (129, 1), (1024, 1), (1025, 2), (4096, 2)] {
                 let mut payload = Payload::with_capacity(size);
                 assert_eq!(kept()[shelf], 0);
                 payload.append(&vec![7; size]);

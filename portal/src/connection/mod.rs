@@ -15,8 +15,9 @@
 //! `incoming` is the way to the application, `outgoing` the way from it, `time` what happens when nothing does, and `ends` how
 //! it is over.
 
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::{self, Poll};
@@ -58,18 +59,48 @@ enum Outside {
     AskRules(watch::Receiver<()>),
 }
 
-async fn outside(path_lost: Option<impl Future<Output = ()>>, mut again: watch::Receiver<()>) -> Outside {
-    let path_lost = async {
-        match path_lost {
-            Some(lost) => lost.await,
-            None => std::future::pending().await,
+/// A block and not an `async fn`, whose future would have space for its parameters twice; and what waits for the path is boxed, since
+/// it would have been moved once more.
+#[allow(clippy::manual_async_fn)]
+fn outside(
+    path_lost: Option<Boxed<()>>,
+    mut again: watch::Receiver<()>,
+) -> impl Future<Output = Outside> + Send {
+    async move {
+        let is_lost = {
+            let mut path_lost = path_lost;
+            let mut asked_again = pin!(again.changed());
+            let mut nobody_asks = false;
+            poll_fn(|cx| {
+                if let Some(lost) = &mut path_lost
+                    && lost.as_mut().poll(cx).is_ready()
+                {
+                    return Poll::Ready(true);
+                }
+                if nobody_asks {
+                    return Poll::Pending;
+                }
+                match asked_again.as_mut().poll(cx) {
+                    Poll::Ready(Ok(())) => Poll::Ready(false),
+                    Poll::Ready(Err(_)) => {
+                        nobody_asks = true;
+                        Poll::Pending
+                    }
+                    Poll::Pending => Poll::Pending,
+                }
+            })
+            .await
+        };
+        match is_lost {
+            true => Outside::PathLost,
+            false => Outside::AskRules(again),
         }
-    };
-    tokio::select! {
-        biased;
-        () = path_lost => Outside::PathLost,
-        Ok(()) = again.changed() => Outside::AskRules(again),
     }
+}
+
+/// The end of the connection or channel to the other end.
+fn end_of_path(ctx: &Context, first_hop: Option<&Address>) -> Option<Boxed<()>> {
+    first_hop.map(|hop| -> Boxed<()> { Box::pin(ctx.node().ended(hop)) })
 }
 
 /// What only an inlet's connection needs, and only until the Pong.
@@ -161,7 +192,7 @@ impl Connection {
     }
 
     fn new(ctx: Context, parts: Parts) -> Self {
-        let path_lost = parts.first_hop.as_ref().map(|hop| ctx.node().ended(hop));
+        let path_lost = end_of_path(&ctx, parts.first_hop.as_ref());
         let outside = Box::pin(outside(path_lost, parts.open.0.asked_again()));
         Self {
             ctx,
@@ -246,7 +277,7 @@ impl Connection {
             Poll::Pending => Ok(false),
             Poll::Ready(Outside::PathLost) => Err(path_lost()),
             Poll::Ready(Outside::AskRules(again)) => {
-                let path_lost = self.first_hop.as_ref().map(|hop| self.ctx.node().ended(hop));
+                let path_lost = end_of_path(&self.ctx, self.first_hop.as_ref());
                 self.outside = Box::pin(outside(path_lost, again));
                 self.ask_rules().map(|()| true)
             }
