@@ -57,6 +57,26 @@ pub fn median(figures: impl IntoIterator<Item = f64>) -> Option<f64> {
     Some((figures[figures.len() / 2 - 1] + upper) / 2.0)
 }
 
+/// The interval that contains the true median of what these figures are a sample of, with 95 % of certainty, whatever their
+/// distribution: between two figures of such ranks that all true medians outside would make them rarer than that. Nothing of fewer
+/// than six.
+#[must_use]
+pub fn interval(figures: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
+    let mut figures: Vec<f64> = figures.into_iter().collect();
+    figures.sort_by(f64::total_cmp);
+    let count = figures.len();
+    // How often so many of the figures or fewer lie below the median: as often as so many coins of all show heads.
+    let (mut chance, mut below) = (0.5_f64.powi(i32::try_from(count).ok()?), 0.0);
+    let mut rank = 0;
+    while rank < count / 2 && below + chance <= 0.025 {
+        below += chance;
+        chance *= (count - rank) as f64 / (rank + 1) as f64;
+        rank += 1;
+    }
+    let least = rank.checked_sub(1)?;
+    Some((figures[least], figures[count - 1 - least]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +87,15 @@ mod tests {
         assert_eq!(median([3.0]), Some(3.0));
         assert_eq!(median([9.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median([9.0, 1.0, 2.0, 4.0]), Some(3.0));
+    }
+
+    #[test]
+    fn the_interval_of_the_median_is_that_of_the_sign_test() {
+        let ranks = |count: i32| interval((1..=count).map(f64::from));
+        assert_eq!(ranks(5), None);
+        assert_eq!(ranks(6), Some((1.0, 6.0)));
+        assert_eq!(ranks(11), Some((2.0, 10.0)));
+        assert_eq!(ranks(25), Some((8.0, 18.0)));
     }
 
     #[test]

@@ -25,6 +25,7 @@
 //! | [`circle`] | messages that go round: the load of what is measured message by message |
 //! | [`chain`] | inlet, relay and outlet as nodes of this process |
 //! | [`heap`] | counting allocations |
+//! | [`watchdog`] | ends a run in which nothing moves, and says where everything stood |
 //! | [`cleanup`] | processes and folders that go away however the run ends |
 
 // A benchmark speaks to the person who runs it, and one that cannot be set up has to stop.
@@ -46,3 +47,4 @@ pub mod report;
 pub mod service;
 pub mod soak;
 pub mod stalls;
+pub mod watchdog;

@@ -233,7 +233,7 @@ pub(crate) fn open(entry: SocketAddr, mode: u8) -> io::Result<TcpStream> {
 }
 
 /// Opens an echo connection that has carried one byte each way.
-pub(crate) fn open_echo(entry: SocketAddr) -> io::Result<TcpStream> {
+pub fn open_echo(entry: SocketAddr) -> io::Result<TcpStream> {
     let mut stream = open(entry, service::ECHO)?;
     stream.write_all(b"x")?;
     stream.read_exact(&mut [0])?;

@@ -404,6 +404,29 @@ impl Portolan {
         Ok(address)
     }
 
+    /// What the nodes say of themselves, as far as they answer: for whoever has to find out why nothing moves.
+    pub fn state(&self) -> String {
+        let questions: [&[&str]; 4] = [
+            &["tcp-inlet", "list"],
+            &["tcp-outlet", "list"],
+            &["secure-channel", "list"],
+            &["worker", "list"],
+        ];
+        let mut state = String::new();
+        for (name, home) in [
+            ("inlet", &self.analysis),
+            ("relay", &self.hub),
+            ("outlet", &self.bank),
+        ] {
+            for question in questions {
+                let question = [question, &["--output", "json"]].concat();
+                let answer = self.run(home, &question).unwrap_or_else(|failure| failure.0);
+                state.push_str(&format!("{name}, {}:\n{answer}\n", question.join(" ")));
+            }
+        }
+        state
+    }
+
     fn processes(&self, homes: &[&PathBuf]) -> Vec<u32> {
         homes.iter().flat_map(|home| process::of_home(home)).collect()
     }

@@ -11,10 +11,10 @@ use clap::Parser;
 use portolan_benches::chain::{Chain, Party};
 use portolan_benches::circle::{Circle, Load, QueuedHop, SMALLEST, TURN, Way, with_hops};
 use portolan_benches::heap::{self, Counted};
-use portolan_benches::load::Failure;
+use portolan_benches::load::{self, Failure};
 use portolan_benches::service::{self, CHUNK, Service};
 use portolan_runtime::services::Hop;
-use portolan_runtime::{AccessControl, Node, Route, payload, route};
+use portolan_runtime::{AccessControl, Address, Context, Node, Route, Routed, Worker, payload, route};
 use portolan_secure_channel::aead::Suite;
 use portolan_secure_channel::record::{OVERHEAD, Opener, Sealer};
 use zeroize::Zeroizing;
@@ -40,6 +40,9 @@ struct Arguments {
     /// Show where the allocations are made, for so many places of each case.
     #[arg(long = "where", value_name = "NUMBER", num_args = 0..=1, default_missing_value = "5")]
     places: Option<usize>,
+    /// Count instead what idle connections and workers hold; with `--where`, in which places.
+    #[arg(long)]
+    held: bool,
     /// Measure only cases whose name contains this.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
@@ -57,6 +60,15 @@ fn main() -> ExitCode {
         missed: 0,
         failed: 0,
     };
+    if bench.arguments.held {
+        return match bench.held() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                eprintln!("allocations: {failure}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     println!("| case | one is | allocations of one | bytes of one | aim | |");
     println!("|---|---|---|---|---|---|");
     bench.inside_a_node();
@@ -128,16 +140,64 @@ impl Bench {
             "| {name} | {one} | {blocks:.4} | {bytes:.1} | 0 | {} |",
             if met { "ok" } else { "MISSED" }
         );
-        for place in &counted.places {
-            eprintln!(
-                "  {:.4} × {:.0} bytes",
-                place.blocks as f64 / elements as f64,
-                place.bytes as f64 / place.blocks.max(1) as f64
+        show_places(counted, elements);
+    }
+
+    /// What the heap holds for each of what is idle. What the allocator and the system add to that, `portal idle` shows.
+    fn held(&self) -> Result<(), Failure> {
+        let count = if self.arguments.quick { 200 } else { 2_000 };
+        println!("| one is | blocks of one | bytes of one |");
+        println!("|---|---|---|");
+        let places = self.arguments.places.unwrap_or(0);
+        let tell = |name: &str, counted: &Counted| {
+            let each = |total: u64| total as f64 / count as f64;
+            println!(
+                "| {name} | {:.1} | {:.0} |",
+                each(counted.blocks),
+                each(counted.bytes)
             );
-            for frame in &place.frames {
-                eprintln!("      {frame}");
-            }
+            show_places(counted, count);
+        };
+        type Start = fn(&Node, usize) -> portolan_runtime::Result<Address>;
+        let kinds: [(&str, Start); 2] = [
+            ("idle synchronous worker", |node, n| {
+                node.start_sync_worker(format!("w{n}").as_str(), QueuedHop)
+            }),
+            ("idle async worker", |node, n| {
+                node.start_worker(format!("w{n}").as_str(), Quiet)
+            }),
+        ];
+        for (name, start) in kinds.into_iter().filter(|(name, _)| self.wants(name)) {
+            let node = Node::builder().arbiters(1).build().map_err(Failure::of)?;
+            let (counted, ()) = heap::held(places, || {
+                for n in 0..count as usize {
+                    start(&node, n).map_err(Failure::of)?;
+                }
+                // All of them have begun when this runs.
+                node.block_on(|| async {}).map_err(Failure::of)
+            })?;
+            tell(name, &counted);
+            node.stop_blocking();
         }
+        let name = "idle portal connection through a relay, all ends and the load";
+        if self.wants(name) {
+            let (ready, address) = std::sync::mpsc::sync_channel(1);
+            std::thread::spawn(move || {
+                service::serve_many(|address| ready.send(address).unwrap_or_default())
+            });
+            let service = address.recv().map_err(Failure::of)?;
+            let chain = runtime()?.block_on(Chain::start(service, 1))?;
+            let entry = chain.near.inlet.local();
+            drop(load::open_echo(entry)?);
+            let (counted, open) = heap::held(places, || {
+                let open: std::io::Result<Vec<_>> = (0..count).map(|_| load::open_echo(entry)).collect();
+                Ok(open?)
+            })?;
+            tell(name, &counted);
+            drop(open);
+            chain.stop();
+        }
+        Ok(())
     }
 
     fn circle(
@@ -329,6 +389,36 @@ impl Bench {
                 Ok(())
             },
         );
+    }
+}
+
+/// Where the allocations of so many elements were made.
+fn show_places(counted: &Counted, elements: u64) {
+    for place in &counted.places {
+        eprintln!(
+            "  {:.4} × {:.0} bytes",
+            place.blocks as f64 / elements as f64,
+            place.bytes as f64 / place.blocks.max(1) as f64
+        );
+        for frame in &place.frames {
+            eprintln!("      {frame}");
+        }
+    }
+}
+
+/// A worker as users write one.
+struct Quiet;
+
+impl Worker for Quiet {
+    type Message = String;
+
+    async fn handle_message(
+        &mut self,
+        ctx: &mut Context,
+        message: Routed<String>,
+    ) -> portolan_runtime::Result<()> {
+        ctx.send(message.return_route().clone(), message.into_body()?)
+            .await
     }
 }
 
