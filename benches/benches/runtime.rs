@@ -84,10 +84,8 @@ fn delivery(c: &mut Criterion) {
                 done,
             };
             // Access control in both directions, and flow control: none of it is skipped for a local message.
-            let rules = |address: &str| {
-                WorkerOptions::new(address).outgoing(AccessControl::only(&Address::from("receiver")))
-            };
-            let incoming = AccessControl::only(&Address::from("sender"));
+            let rules = |address: &str| WorkerOptions::new(address).outgoing(AccessControl::only("receiver"));
+            let incoming = AccessControl::only("sender");
             node.start_sync_worker(WorkerOptions::new("receiver").incoming(incoming), receiver)
                 .expect("a worker starts");
             let start = Instant::now();
