@@ -34,7 +34,9 @@ use crate::worker_types::{Place, WorkerType, WorkerTypes};
 ///
 /// fn main() -> std::process::ExitCode {
 ///     portolan::App::new()
-///         .worker_type("greeter", "Greets whoever writes to it.", |greeter: Greeter, place| place.start(greeter))
+///         .worker_type("greeter", "Greets whoever writes to it.", |greeter: Greeter, place| {
+///             place.start(greeter)
+///         })
 ///         .run()
 /// }
 /// ```

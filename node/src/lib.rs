@@ -95,6 +95,8 @@ pub use portolan_portal as portal;
 pub use portolan_relay as relay;
 /// Workers, messages, routes.
 pub use portolan_runtime as runtime;
+/// Small workers that are useful as they are: a rate limiter, an audit.
+pub use portolan_samples as samples;
 /// Encrypted, authenticated channels over any route.
 pub use portolan_secure_channel as secure_channel;
 /// Connections between nodes.

@@ -18,10 +18,12 @@
 //!
 //! | module | idea |
 //! |---|---|
+//! | `built_in` | the types that every node has: `rate-limiter`, `audit` |
 //! | `config` | a configuration is read, and what is wrong with it is said |
 //! | `place` | where a worker is started, and with what |
 //! | `tally` | what a worker did: handled, failed, refused |
 
+mod built_in;
 mod config;
 mod place;
 mod tally;
@@ -130,7 +132,7 @@ pub struct WorkerTypes {
 impl WorkerTypes {
     /// Those that every node has.
     pub fn built_in() -> Self {
-        Self::default()
+        built_in::types()
     }
 
     /// One more.

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portolan_runtime::{
-    AccessControl, Address, Capacity, Context, Node, Passage, SyncWorker, Worker, WorkerOptions,
+    AccessControl, Address, Capacity, Context, MailboxOptions, Node, Passage, SyncWorker, Worker,
+    WorkerOptions,
 };
 
 use super::tally::{Alive, Counted, CountedPassage, Tally};
@@ -63,6 +64,13 @@ impl Place {
     #[must_use]
     pub fn capacity(mut self, capacity: Capacity) -> Self {
         self.options = self.options.capacity(capacity);
+        self
+    }
+
+    /// A further address of the same worker.
+    #[must_use]
+    pub fn mailbox(mut self, mailbox: MailboxOptions) -> Self {
+        self.options = self.options.mailbox(mailbox);
         self
     }
 

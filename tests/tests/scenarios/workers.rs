@@ -329,3 +329,67 @@ fn only_its_node_reaches_a_worker_until_the_owner_allows_more() {
     assert!(!ask("500ms").succeeded());
     assert_eq!(shown(&home)["policy"], "(= subject.role \"other\")");
 }
+
+#[test]
+fn a_rate_limiter_and_an_audit_stand_in_front_of_a_worker() {
+    let home = with_greeter();
+    let audit = r#"{"to": "hello", "file": "audit.jsonl"}"#;
+    home.ok([
+        "worker",
+        "start",
+        "audit",
+        "--address",
+        "watched",
+        "--config",
+        audit,
+    ]);
+    // One byte in a second: after a message of a hundred, none passes for longer than this test lasts.
+    let slow = r#"{"to": "watched", "bytes-per-second": 1, "per": "all"}"#;
+    home.ok([
+        "worker",
+        "start",
+        "rate-limiter",
+        "--address",
+        "slow",
+        "--config",
+        slow,
+    ]);
+    let name = "x".repeat(100);
+    let ask = || home.run(["message", "send", &name, "--from", "n1", "--to", "/service/slow"]);
+    assert_eq!(ask().stdout, format!("Good morning, {name}!"));
+    for _ in 0..3 {
+        assert!(!ask().succeeded());
+    }
+    let limiter = home.json(["worker", "show", "slow"]);
+    assert_eq!(
+        (&limiter["handled"], &limiter["failed"]),
+        (&Value::from(1), &Value::from(3)),
+        "{limiter}"
+    );
+    assert_eq!(limiter["last_failure"], "over the limit", "{limiter}");
+
+    let file = home.path().join("nodes/n1/audit.jsonl");
+    let lines: Vec<Value> = std::fs::read_to_string(&file)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2, "a request and an answer: {lines:?}");
+    assert_eq!(
+        (&lines[0]["what"], &lines[0]["to"]),
+        (&Value::from("request"), &Value::from("0#hello"))
+    );
+    // After a kill the file goes on where it was.
+    home.kill_processes();
+    home.ok(["node", "start", "n1"]);
+    assert_eq!(ask().stdout, "Good morning, you!");
+    assert_eq!(
+        std::fs::read_to_string(&file).unwrap().lines().count() as u32,
+        2 * passed + 2
+    );
+
+    let unwritable = r#"{"to": "hello", "file": "/proc/nowhere/audit"}"#;
+    let refused = home.fails(["worker", "start", "audit", "--config", unwritable]);
+    refused.says(&["/proc/nowhere/audit", "name another `file`"]);
+    home.fails(["worker", "show", "audit"]);
+}
