@@ -1,8 +1,9 @@
 //! Where the binary under test is.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 /// The `portolan` binary that the scenarios start: `PORTOLAN_BIN` when set, else the one that cargo builds into the same
 /// target folder and profile as the running test.
@@ -56,6 +57,15 @@ fn find() -> PathBuf {
 /// # Panics
 /// When there is none of that name and none can be built.
 pub fn example(name: &str) -> PathBuf {
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    built
+        .entry(name.to_owned())
+        .or_insert_with(|| find_example(name))
+        .clone()
+}
+
+fn find_example(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a running program has a path");
     let folder = own
         .ancestors()
