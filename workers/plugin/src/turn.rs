@@ -136,6 +136,7 @@ pub(crate) async fn run(
     let storage = match Bounded::load(settings.storage, &settings.limits) {
         Ok(storage) => storage,
         Err(error) => {
+            drop(ctx);
             let _ = started.send(Err(PluginError::Storage(error)));
             return;
         }
@@ -178,23 +179,27 @@ pub(crate) async fn run(
     let rights = Arc::clone(&shared.rights.read());
     let plugin = turn.plugin.clone();
     let config = turn.config.clone();
-    match turn.start(&plugin, &config, rights).await {
+    let refused = match turn.start(&plugin, &config, rights).await {
         Ok(running) => {
             turn.running = Some(running);
             shared.set_state(State::Running);
             if started.send(Ok(())).is_ok() {
                 turn.work().await;
             }
+            None
         }
         Err(error) => {
             shared.set_error(&error.to_string());
-            let _ = started.send(Err(error));
+            Some((started, error))
         }
-    }
-    // Before anybody hears that it has stopped, its address is free.
+    };
+    // Before anybody hears that it has stopped, or was never started, its address is free.
     drop(turn);
     shared.counters.memory.set(0);
     shared.set_state(State::Stopped);
+    if let Some((started, error)) = refused {
+        let _ = started.send(Err(error));
+    }
 }
 
 impl Turn {
