@@ -25,7 +25,6 @@ fn folder() -> PathBuf {
 fn sample(name: &str) -> Plugin {
     let options = EngineOptions {
         cache: Some(folder().join("compiled")),
-        ..EngineOptions::default()
     };
     let path = folder().join(name).with_extension("wasm");
     Plugin::load_file(&Engine::new(options).unwrap(), &path, None)
