@@ -21,6 +21,7 @@
 //! | [`stalls`] | what a connection that stalls costs those beside it |
 //! | [`cores`] | what a second core brings |
 //! | [`relay_scale`], [`plot`] | many relays at one project node, and the curve |
+//! | [`interceptors`] | what an interceptor leaves of the throughput |
 //! | [`soak`] | memory over a long time |
 //! | [`circle`] | messages that go round: the load of what is measured message by message |
 //! | [`chain`] | inlet, relay and outlet as nodes of this process |
@@ -38,6 +39,7 @@ pub mod cleanup;
 pub mod cores;
 pub mod heap;
 pub mod idle;
+pub mod interceptors;
 pub mod load;
 pub mod paths;
 pub mod plot;

@@ -15,7 +15,7 @@ use portolan_benches::load::{self, Failure, Figures, Plan};
 use portolan_benches::paths::{self, Path, Portolan};
 use portolan_benches::report::{self, Row};
 use portolan_benches::service::{self, Service};
-use portolan_benches::{cleanup, cores, idle, proxy, relay_scale, soak, stalls};
+use portolan_benches::{cleanup, cores, idle, interceptors, proxy, relay_scale, soak, stalls};
 use serde::Serialize;
 
 /// Compares a portal with other ways through, side by side in one run: no tunnel, three plain copying proxies, a pair of
@@ -63,6 +63,8 @@ enum Command {
         #[arg(long, value_name = "SECONDS")]
         hold: Option<u64>,
     },
+    /// What an interceptor that passes bytes leaves of a portal's throughput, in nodes of this process.
+    Interceptors,
     /// What two arbiters do in relation to one, and a portal striped over two connections to one over one.
     Cores,
     /// One project node with many members and their relays.
@@ -144,8 +146,18 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<Vec<Check>, Failure> {
     cleanup::on_signals()?;
-    let binary = arguments.binary.clone().map_or_else(beside_own, Ok)?;
     let quick = arguments.quick;
+    // The only one that needs no processes.
+    if matches!(arguments.command, Some(Command::Interceptors)) {
+        let mut plan = if quick {
+            interceptors::Plan::QUICK
+        } else {
+            interceptors::Plan::DEFAULT
+        };
+        plan.rounds = arguments.rounds.unwrap_or(plan.rounds).max(1);
+        return interceptors::run(&plan);
+    }
+    let binary = arguments.binary.clone().map_or_else(beside_own, Ok)?;
     match &arguments.command {
         None => compare(arguments, &binary),
         Some(Command::Idle { connections, workers }) => {
@@ -203,7 +215,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Check>, Failure> {
             };
             soak::run(&binary, &plan)
         }
-        Some(Command::Copy { .. } | Command::Serve) => Ok(Vec::new()),
+        Some(Command::Copy { .. } | Command::Serve | Command::Interceptors) => Ok(Vec::new()),
     }
 }
 

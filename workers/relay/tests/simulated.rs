@@ -98,14 +98,25 @@ fn an_hour_of_partitions_heals_each_time_and_leaves_no_worker_behind() {
                 })
                 .await;
             // At most: four pings until the path is given up, a minute until the relay node notices too, and an attempt.
-            assert!(network.now() - healed < 2 * MINUTE, "{:?}", network.now() - healed);
+            assert!(
+                network.now() - healed < 2 * MINUTE,
+                "{:?}",
+                network.now() - healed
+            );
             while ask(&client, "blue").await.is_none() {
-                assert!(network.now() - healed < 4 * MINUTE, "a relay that is there carries messages");
+                assert!(
+                    network.now() - healed < 4 * MINUTE,
+                    "a relay that is there carries messages"
+                );
             }
             network.sleep(MINUTE).await;
         }
         assert!(rounds > 15, "{rounds}");
-        assert!(session.current().reconnects > rounds / 4, "{:?}", session.current());
+        assert!(
+            session.current().reconnects > rounds / 4,
+            "{:?}",
+            session.current()
+        );
         session.stop().await;
         target.stop_worker(&"echo".into()).unwrap();
         network.returns_to(&before).await;
@@ -142,7 +153,9 @@ fn a_relay_node_that_crashes_again_and_again_is_found_again_by_all_its_targets()
             .collect();
         let client = network.node("client");
         for round in 0..20 {
-            network.eventually("all are there", || table.relays().len() == NAMES.len()).await;
+            network
+                .eventually("all are there", || table.relays().len() == NAMES.len())
+                .await;
             for name in NAMES {
                 assert_eq!(ask(&client, name).await.as_deref(), Some("hello"), "{round}");
             }
@@ -158,8 +171,12 @@ fn a_relay_node_that_crashes_again_and_again_is_found_again_by_all_its_targets()
         for session in sessions {
             session.stop().await;
         }
-        network.eventually("no relay is left", || table.relays().is_empty()).await;
-        network.eventually("no connection is left", || network.connections() == 0).await;
+        network
+            .eventually("no relay is left", || table.relays().is_empty())
+            .await;
+        network
+            .eventually("no connection is left", || network.connections() == 0)
+            .await;
     });
 }
 
@@ -190,7 +207,10 @@ fn whatever_happens_a_session_comes_back_and_the_same_seed_is_the_same_day() {
         let table = relay_node(&network);
         let names = ["a", "b", "c"];
         let before = network.census();
-        let sessions: Vec<_> = names.iter().map(|name| session(&network.node(name), name)).collect();
+        let sessions: Vec<_> = names
+            .iter()
+            .map(|name| session(&network.node(name), name))
+            .collect();
         for _ in 0..30 {
             let victim = names[(network.random() % 3) as usize];
             match network.random() % 5 {
@@ -217,7 +237,8 @@ fn whatever_happens_a_session_comes_back_and_the_same_seed_is_the_same_day() {
         }
         network
             .eventually("all are there again", || {
-                sessions.iter().all(|session| session.current().is_up()) && table.relays().len() == names.len()
+                sessions.iter().all(|session| session.current().is_up())
+                    && table.relays().len() == names.len()
             })
             .await;
         for session in sessions {
@@ -226,8 +247,12 @@ fn whatever_happens_a_session_comes_back_and_the_same_seed_is_the_same_day() {
         for name in names {
             network.node(name).stop_worker(&"echo".into()).unwrap();
         }
-        network.eventually("nothing is left", || network.connections() == 0).await;
-        network.eventually("no relay is left", || table.relays().is_empty()).await;
+        network
+            .eventually("nothing is left", || network.connections() == 0)
+            .await;
+        network
+            .eventually("no relay is left", || table.relays().is_empty())
+            .await;
         assert_eq!(network.census().workers_of("relay"), before.workers_of("relay"));
         network.trace().hash()
     };
