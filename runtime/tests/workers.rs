@@ -465,3 +465,45 @@ fn what_is_placed_aside_shares_no_thread_with_what_is_not() {
     assert_eq!(aside[0], aside[2]);
     node.stop_blocking();
 }
+
+#[test]
+fn nodes_that_share_an_arbiter_share_its_thread_and_leave_it_as_it_was() {
+    let runner = actix::System::new();
+    runner.block_on(async {
+        let here = std::thread::current().id();
+        let nodes: Vec<_> = (0..3)
+            .map(|_| Node::builder().on_current_arbiter().build().unwrap())
+            .collect();
+        for node in &nodes {
+            node.start_sync_worker("echo", Echo).unwrap();
+            let (told, thread) = tokio::sync::oneshot::channel();
+            node.start_task("where", move |_ctx| async move {
+                let _ = told.send(std::thread::current().id());
+            })
+            .unwrap();
+            assert_eq!(thread.await.unwrap(), here);
+            assert_eq!(
+                node.run_blocking(|| std::thread::current().id()).await,
+                Some(here)
+            );
+            let answer: Routed<String> = node.send_and_receive("echo", "hello".to_owned()).await.unwrap();
+            assert_eq!(answer.into_body().unwrap(), "hello");
+            // It would wait for itself.
+            let error = node.block_on(|| async {}).unwrap_err();
+            assert!(error.to_string().contains("wait for itself"), "{error}");
+        }
+        nodes[0].stop().await;
+        assert!(nodes[0].workers().is_empty());
+        assert!(nodes[1].has_worker(&"echo".into()), "the others go on");
+        nodes[1].stop().await;
+        nodes[2].stop().await;
+    });
+}
+
+#[test]
+fn a_thread_that_is_no_arbiter_cannot_be_a_nodes_arbiter() {
+    let error = std::thread::spawn(|| Node::builder().on_current_arbiter().build().unwrap_err())
+        .join()
+        .unwrap();
+    assert!(error.to_string().contains("no arbiter"), "{error}");
+}

@@ -40,7 +40,7 @@ pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 /// The clock of the operating system.
 pub fn system_clock() -> Clock {
     Arc::new(|| {
-        std::time::SystemTime::now()
+        portolan_runtime::environment::system_time()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |elapsed| elapsed.as_secs())
     })
