@@ -289,9 +289,9 @@ fn handshakes_for_which_there_is_no_place_wait_for_one_and_none_is_lost() {
         let opening: Vec<_> = (0..40)
             .map(|_| {
                 let (channels, options) = (path.a.channels.clone(), path.a.options());
-                tokio::task::spawn_local(async move {
-                    channels.create(route!["meddler", "api"], options).await
-                })
+                tokio::task::spawn_local(
+                    async move { channels.create(route!["meddler", "api"], options).await },
+                )
             })
             .collect();
         for channel in opening {

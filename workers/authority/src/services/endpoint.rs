@@ -206,6 +206,7 @@ impl SyncWorker for Endpoint {
             let stopping = ctx.stopping();
             let response = match task {
                 Ok((peer, request)) => tokio::select! {
+                    biased; // What is done is answered.
                     response = shared.run(peer, request) => response,
                     // Nobody is left to answer to, or nobody to answer: what waits must not hold its place.
                     () = gone => return,

@@ -189,8 +189,11 @@ impl State {
         let from = if own >= limits.pending_per_hop {
             hop.clone()
         } else if self.pending >= limits.pending {
-            // Whoever occupies the most places loses one.
-            let busiest = self.hops.iter().max_by_key(|(_, hop)| hop.pending.len());
+            // Whoever occupies the most places loses one; of several, always the same.
+            let busiest = self
+                .hops
+                .iter()
+                .max_by_key(|(name, hop)| (hop.pending.len(), *name));
             busiest.map(|(hop, _)| hop.clone()).ok_or(Full)?
         } else {
             return Ok(None);
