@@ -1,5 +1,6 @@
 //! What a worker can do: send, receive, start and stop.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -24,8 +25,11 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Messages that one handler may produce while their destinations are full.
 const OUTBOX_LIMIT: usize = 1024;
 
-/// An outbox that grew beyond this many slots in a burst is given back once it is empty.
-const KEPT_OUTBOX: usize = 4;
+/// An outbox that grew beyond this many slots in a burst is not kept for the next one who needs one.
+const KEPT_OUTBOX: usize = 16;
+/// Empty outboxes that each thread keeps, for whoever finds no room next. No worker keeps its own: thousands may have found none at
+/// the same moment.
+const SPARE_OUTBOXES: usize = 8;
 
 /// Messages that a worker handles before it lets others on its thread go on.
 const TURN: u32 = 256;
@@ -224,9 +228,7 @@ impl Context {
                 return Some((mailbox, size));
             }
         }
-        if outbox.capacity() > KEPT_OUTBOX {
-            self.outbox = None;
-        }
+        give_outbox(self.outbox.take());
         None
     }
 
@@ -482,12 +484,36 @@ impl Context {
 /// Keeps what finds no room, in order.
 #[cold]
 fn keep(outbox: &mut Option<Box<Outbox>>, target: &Record, envelope: Envelope) -> Result<(), SendError> {
-    let outbox = outbox.get_or_insert_default();
+    let outbox = outbox.get_or_insert_with(take_outbox);
     if outbox.len() >= OUTBOX_LIMIT {
         return Err(SendError::Overloaded(target.address.clone()));
     }
     outbox.push_back((Arc::clone(&target.mailbox), envelope));
     Ok(())
+}
+
+thread_local! {
+    static SPARE: RefCell<Vec<Box<Outbox>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_outbox() -> Box<Outbox> {
+    let spare = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten();
+    spare.unwrap_or_default()
+}
+
+/// Keeps an outbox, which must be empty, for others.
+fn give_outbox(outbox: Option<Box<Outbox>>) {
+    let Some(outbox) = outbox.filter(|outbox| outbox.capacity() <= KEPT_OUTBOX) else {
+        return;
+    };
+    debug_assert!(outbox.is_empty());
+    // A thread that ends keeps nothing any more.
+    let _ = SPARE.try_with(|spare| {
+        let mut spare = spare.borrow_mut();
+        if spare.len() < SPARE_OUTBOXES {
+            spare.push(outbox);
+        }
+    });
 }
 
 impl Drop for Context {
@@ -516,4 +542,44 @@ async fn yield_once() {
         }
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AccessControl, Capacity};
+
+    #[tokio::test]
+    async fn an_outbox_is_there_while_something_waits_and_for_the_next_one_after_that() {
+        let node = Node::builder().arbiters(1).build().unwrap();
+        let small = Capacity {
+            messages: 1,
+            ..Capacity::default()
+        };
+        let mut target = node
+            .context(WorkerOptions::new("target").capacity(small))
+            .unwrap();
+        let rules = |name: &str| WorkerOptions::new(name).outgoing(AccessControl::only("target"));
+        let spares = || SPARE.with_borrow(Vec::len);
+        for sender in ["one", "two"] {
+            let mut sender = node.context(rules(sender)).unwrap();
+            for number in 0..3_u8 {
+                sender
+                    .forward(Message::new("target", sender.address(), vec![number]))
+                    .unwrap();
+            }
+            assert!(sender.has_unsent() && sender.outbox.is_some());
+            assert_eq!(spares(), 0);
+            let taking = async {
+                for number in 0..3_u8 {
+                    let taken = target.next().await.unwrap();
+                    assert_eq!(taken.message.payload.as_slice(), [number]);
+                }
+            };
+            tokio::join!(sender.flush(), taking);
+            assert!(sender.outbox.is_none());
+            assert_eq!(spares(), 1);
+        }
+        node.stop().await;
+    }
 }
