@@ -493,6 +493,7 @@ fn keep(outbox: &mut Option<Box<Outbox>>, target: &Record, envelope: Envelope) -
 }
 
 thread_local! {
+    #[allow(clippy::vec_box)] // A context has a pointer to its outbox, which most have none of, and takes these as they are.
     static SPARE: RefCell<Vec<Box<Outbox>>> = const { RefCell::new(Vec::new()) };
 }
 
