@@ -55,9 +55,18 @@
 //!
 //! # Foreign types
 //!
-//! Signatures hold types of this house and of `std`. What else they hold, on purpose: `serde_json::Value` where a configuration is any
-//! JSON; the traits of `serde` on what travels as JSON; `Zeroizing` of `zeroize` around secrets; `minicbor`'s traits in the bounds of
-//! [`runtime::Cbor`]. Actors, databases, HTTP and TLS are inside, and can be replaced without your noticing.
+//! Signatures hold types of this house and of `std`. What else they hold, they hold on purpose:
+//!
+//! | type | where |
+//! |---|---|
+//! | `serde`'s traits, `serde_json::Value` | what travels as JSON; a configuration that is any JSON |
+//! | `zeroize::Zeroizing` | around secrets, so that they are wiped |
+//! | `bytes::Bytes`, `BytesMut` | what a [`runtime::Payload`] is made of and gives away without a copy |
+//! | `minicbor`'s traits, coders and errors | [`runtime::Cbor`], and the encodings of identities and credentials |
+//! | `tokio`'s `AsyncRead`, `AsyncWrite`, `TcpStream` | what a portal's socket is wrapped in |
+//! | `tokio::sync::watch::Receiver` | what can be followed: a session, a credential |
+//!
+//! Actors, maps, databases, HTTP, TLS and WebAssembly are inside, and can be replaced without your noticing.
 
 mod app;
 pub mod builder;

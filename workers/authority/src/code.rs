@@ -26,9 +26,9 @@ impl OneTimeCode {
     ///
     /// # Errors
     /// When the operating system has no randomness to give.
-    pub fn random() -> Result<Self, getrandom::Error> {
+    pub fn random() -> std::io::Result<Self> {
         let mut bytes = [0; CODE_LEN];
-        getrandom::fill(&mut bytes)?;
+        getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()))?;
         Ok(Self(bytes))
     }
 

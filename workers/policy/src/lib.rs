@@ -24,6 +24,22 @@
 //! release 0.150 ("stock"), with deliberate differences that close its holes; `docs/policies.md` lists them. A policy is
 //! decided only by the node that holds it, so no peer sees how.
 //!
+//! ```
+//! use std::collections::BTreeMap;
+//! use portolan_policy::{Policy, SubjectEnvironment};
+//!
+//! let policy = Policy::parse("component=web and not suspended=yes").unwrap();
+//! let decide = |attributes: &[(&str, &str)]| {
+//!     let attributes: BTreeMap<String, String> =
+//!         attributes.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+//!     let peer = SubjectEnvironment::new("I00").with_credential(true).with_attributes(&attributes);
+//!     policy.evaluate(&peer).is_allowed()
+//! };
+//! assert!(decide(&[("component", "web"), ("suspended", "no")]));
+//! assert!(!decide(&[("component", "web"), ("suspended", "yes")]));
+//! assert!(!decide(&[("component", "web")]), "nobody has said that it is not suspended");
+//! ```
+//!
 //! # A missing attribute
 //!
 //! is neither true nor false. It makes the comparison around it *unknown*: `web or database` allows a peer that has only

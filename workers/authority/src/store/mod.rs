@@ -56,7 +56,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum StoreError {
     /// SQLite refused: disk full, file not writable, locked for too long, damaged.
     #[error("the authority's database cannot be used: {0}")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(Box<dyn std::error::Error + Send + Sync>),
     /// The file could not be created.
     #[error("the authority's database cannot be created: {0}")]
     Io(#[from] std::io::Error),
@@ -71,6 +71,14 @@ pub enum StoreError {
     /// A row that cannot be what was written.
     #[error("the authority's database has a damaged {0}")]
     Damaged(&'static str),
+}
+
+// What kind of database it is, is this crate's own affair.
+#[doc(hidden)]
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error.into())
+    }
 }
 
 /// The store of one authority.
