@@ -24,6 +24,9 @@ use crate::{Plugin, PluginError};
 /// Messages that are handled before others on the thread have a turn, timers and commands are looked at.
 const TURN: u32 = 64;
 
+/// Messages that are taken out of the mailbox of a plugin that is not ready before others on the thread have a turn.
+const RELIEVED: u32 = 1024;
+
 /// How long a call may go on computing when the worker is asked to stop.
 const STOP_TIME: Duration = Duration::from_millis(100);
 
@@ -69,7 +72,14 @@ impl Inbox {
     fn relieve(&mut self, cx: &mut Waking<'_>) {
         let mut dropped = 0;
         let mut ctx = self.ctx.lock();
-        while let Poll::Ready(Some(envelope)) = ctx.poll_next(cx) {
+        for left in (0..RELIEVED).rev() {
+            let Poll::Ready(Some(envelope)) = ctx.poll_next(cx) else {
+                break;
+            };
+            if left == 0 {
+                // Others on the thread have a turn before the rest.
+                cx.waker().wake_by_ref();
+            }
             let size = envelope.message.payload.len();
             let is_full = !self.pending.is_empty()
                 && (self.pending.len() >= self.capacity.messages || self.bytes + size > self.capacity.bytes);
