@@ -199,6 +199,8 @@ impl StartWorker {
     pub fn of_type(name: impl Into<String>) -> Self {
         Self {
             kind: name.into(),
+            is_plugin: false,
+            grant: Vec::new(),
             address: None,
             config: serde_json::Value::Object(serde_json::Map::new()),
             allow: None,

@@ -276,7 +276,7 @@ impl Command {
             Command::TcpListener(command) => command.run(context).await,
             Command::Message(command) => command.run(context).await,
             Command::Worker(command) => command.run(context).await,
-            Command::Plugin(command) => command.run(context),
+            Command::Plugin(command) => command.run(context).await,
             Command::Service(command) => command.run(context).await,
             Command::Status(args) => args.run(context),
             Command::Reset(args) => args.run(context).await,

@@ -85,6 +85,12 @@ pub(crate) fn service(text: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
+/// The name of a plugin.
+pub(crate) fn plain(text: &str) -> Result<String, String> {
+    crate::state::check_plain_name("plugins", text)?;
+    Ok(text.to_owned())
+}
+
 /// `I` and 64 hexadecimal digits, in lower case.
 pub(crate) fn identifier(text: &str) -> Result<String, String> {
     text.trim()

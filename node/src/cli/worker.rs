@@ -61,9 +61,15 @@ pub(super) enum Command {
 #[derive(Debug, clap::Args)]
 pub(super) struct Start {
     /// The type; `portolan worker types` lists them.
-    #[arg(value_name = "TYPE", value_parser = values::service)]
-    kind: String,
-    /// The worker's address. Default: the name of its type.
+    #[arg(value_name = "TYPE", value_parser = values::service, required_unless_present = "plugin")]
+    kind: Option<String>,
+    /// Instead of a type: a plugin, by its name; `portolan plugin list` lists them.
+    #[arg(long, value_name = "NAME", value_parser = values::plain, conflicts_with = "kind")]
+    plugin: Option<String>,
+    /// With --plugin: a right that this worker has beside those that the plugin was granted. Can be repeated.
+    #[arg(long, value_name = "RIGHT", requires = "plugin")]
+    grant: Vec<String>,
+    /// The worker's address. Default: the name of its type or plugin.
     #[arg(long, value_name = "ADDRESS", value_parser = values::service)]
     address: Option<String>,
     /// The type's own configuration, JSON (or YAML): {"to": "echo", "messages-per-second": 10}.
@@ -83,12 +89,18 @@ pub(super) struct Start {
 impl Start {
     /// Its type.
     pub(super) fn kind(&self) -> &str {
-        &self.kind
+        let kind = self.kind.as_deref().or(self.plugin.as_deref());
+        kind.unwrap_or_default()
+    }
+
+    /// Its plugin, if it is one.
+    pub(super) fn plugin(&self) -> Option<&str> {
+        self.plugin.as_deref()
     }
 
     /// Where it will be.
     pub(super) fn address(&self) -> &str {
-        self.address.as_deref().unwrap_or(&self.kind)
+        self.address.as_deref().unwrap_or(self.kind())
     }
 
     /// Its own policy, if it has one.
@@ -112,7 +124,12 @@ impl Start {
 
     /// Whether it makes sense on a node of this program. Changes nothing.
     pub(super) fn check(&self, types: &WorkerTypes) -> Result<()> {
-        types.known(&self.kind)?.check(&self.config()?)
+        let config = self.config()?;
+        if self.plugin.is_some() {
+            // What it takes, only the plugin itself knows.
+            return Ok(());
+        }
+        types.known(self.kind())?.check(&config)
     }
 
     /// Make it. The node decides whether it can: it may be another program than this one.
@@ -123,7 +140,9 @@ impl Start {
         }
         let client = context.node(self.at.as_deref()).await?;
         let request = StartWorker {
-            kind: self.kind,
+            kind: self.kind().to_owned(),
+            is_plugin: self.plugin.is_some(),
+            grant: self.grant,
             address: self.address,
             config,
             allow: self.allow,
@@ -161,6 +180,7 @@ pub(super) fn worker_state(state: WorkerState) -> &'static str {
     match state {
         WorkerState::Starting => "starting",
         WorkerState::Running => "running",
+        WorkerState::Restarting => "restarting",
         WorkerState::Ended => "ended",
         WorkerState::Failed => "failed",
     }
@@ -174,7 +194,11 @@ fn plain(worker: &StartedWorker, node: &str) -> String {
         .unwrap_or_default();
     card(&[
         ("Worker", format!("/service/{}", worker.address)),
-        ("Type", worker.kind.clone()),
+        (
+            if worker.is_plugin { "Plugin" } else { "Type" },
+            worker.kind.clone(),
+        ),
+        ("May", worker.rights.join(", ")),
         ("Node", node.to_owned()),
         ("State", format!("{}{problem}", worker_state(worker.state))),
         ("What to do", worker.hint.clone().unwrap_or_default()),
@@ -185,6 +209,14 @@ fn plain(worker: &StartedWorker, node: &str) -> String {
                 "{} handled, {} failed, {} waiting, {} refused",
                 worker.handled, worker.failed, worker.waiting, worker.refused
             ),
+        ),
+        (
+            "Restarts",
+            if worker.restarts == 0 {
+                String::new()
+            } else {
+                worker.restarts.to_string()
+            },
         ),
         (
             "Memory",

@@ -35,6 +35,9 @@
 //! | `GET /v1/workers` | | `[`[`WorkerStatus`]`]`: all workers of the node |
 //! | `POST /v1/workers` | [`StartWorker`] | [`StartedWorker`]; waits until it takes messages, or cannot |
 //! | `GET`, `DELETE /v1/workers/{address}` | a worker that was started by name | [`StartedWorker`], [`Done`] |
+//! | `GET /v1/plugins` | | `[`[`PluginStatus`]`]` |
+//! | `POST /v1/plugins` | [`AddPlugin`] | [`PluginStatus`] |
+//! | `GET`, `DELETE /v1/plugins/{name}` | | [`PluginStatus`], [`Done`] |
 //! | `GET /v1/worker-types` | | `[`[`WorkerTypeStatus`]`]` |
 //! | `POST /v1/messages` | [`SendMessage`] | [`MessageReply`] |
 //! | `GET /v1/credentials` | | `[`[`CredentialStatus`]`]` |
@@ -81,6 +84,8 @@ pub mod path {
     pub const SERVICES: &str = "/v1/services";
     /// Workers.
     pub const WORKERS: &str = "/v1/workers";
+    /// Plugins.
+    pub const PLUGINS: &str = "/v1/plugins";
     /// What can be started by name.
     pub const WORKER_TYPES: &str = "/v1/worker-types";
     /// Send one message.
@@ -613,6 +618,12 @@ pub struct StartWorker {
     /// The type.
     #[serde(rename = "type")]
     pub kind: String,
+    /// `kind` is the name of a plugin.
+    #[serde(default)]
+    pub is_plugin: bool,
+    /// With a plugin: rights that this worker has beside those that the plugin was granted.
+    #[serde(default)]
+    pub grant: Vec<String>,
     /// Worker address. Default: the type's name.
     #[serde(default)]
     pub address: Option<String>,
@@ -633,6 +644,8 @@ pub enum WorkerState {
     Starting,
     /// It takes messages.
     Running,
+    /// A plugin has failed, and is started again in a while; `problem` says why.
+    Restarting,
     /// It has ended by itself.
     Ended,
     /// It could not be started, `problem` says why; the node tries again when it starts.
@@ -647,6 +660,15 @@ pub struct StartedWorker {
     /// The type.
     #[serde(rename = "type")]
     pub kind: String,
+    /// `kind` is the name of a plugin.
+    #[serde(default)]
+    pub is_plugin: bool,
+    /// With a plugin: the rights that it has.
+    #[serde(default)]
+    pub rights: Vec<String>,
+    /// With a plugin: how often it was started again after a failure.
+    #[serde(default)]
+    pub restarts: u64,
     /// Its configuration, as given.
     #[serde(default)]
     pub config: serde_json::Value,
@@ -674,6 +696,94 @@ pub struct StartedWorker {
     /// Why the last message failed.
     #[serde(default)]
     pub last_failure: Option<String>,
+}
+
+/// What is said about the limits of a plugin; what is not said is as usual.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginLimits {
+    /// Memory of each instance, MiB.
+    #[serde(default)]
+    pub memory_mib: Option<u32>,
+    /// How long it may compute for one message, milliseconds.
+    #[serde(default)]
+    pub time_ms: Option<u32>,
+    /// Messages that may wait.
+    #[serde(default)]
+    pub waiting: Option<u32>,
+    /// Log lines for each second.
+    #[serde(default)]
+    pub log_lines: Option<u32>,
+    /// What it may keep in the node's state, KiB.
+    #[serde(default)]
+    pub storage_kib: Option<u32>,
+}
+
+impl PluginLimits {
+    /// These, and where nothing is said, those of before.
+    #[must_use]
+    pub fn over(self, before: &Self) -> Self {
+        Self {
+            memory_mib: self.memory_mib.or(before.memory_mib),
+            time_ms: self.time_ms.or(before.time_ms),
+            waiting: self.waiting.or(before.waiting),
+            log_lines: self.log_lines.or(before.log_lines),
+            storage_kib: self.storage_kib.or(before.storage_kib),
+        }
+    }
+}
+
+/// Have a plugin from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddPlugin {
+    /// What it is called here.
+    pub name: String,
+    /// Its file, an absolute path that the node can read. It keeps a copy.
+    pub file: String,
+    /// The digest that the file must have: SHA-256, hex, also with `sha256:` before it.
+    #[serde(default)]
+    pub digest: Option<String>,
+    /// The rights that it gets. Default: of those that it asks for `reply`, `from:local` and `storage`; when it replaces another, those
+    /// that it had.
+    #[serde(default)]
+    pub grant: Option<Vec<String>>,
+    /// Rights beside those.
+    #[serde(default)]
+    pub also: Vec<String>,
+    /// Every right that it asks for.
+    #[serde(default)]
+    pub grant_all: bool,
+    /// Its limits.
+    #[serde(default)]
+    pub limits: PluginLimits,
+    /// Take the place of the plugin of that name. Its workers go over without losing a message, all of them or none.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// Whether the node's copy of a plugin is what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PluginVerdict {
+    /// It has its digest.
+    Intact,
+    /// It has another one, and is not loaded.
+    Changed,
+    /// It is not there.
+    Missing,
+}
+
+/// A plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginStatus {
+    /// What is written about it.
+    #[serde(flatten)]
+    pub plugin: crate::state::PluginSpec,
+    /// Rights that it asks for and does not have.
+    pub not_granted: Vec<String>,
+    /// Whether the node's copy is what it was.
+    pub verdict: PluginVerdict,
+    /// Addresses of the workers that run it.
+    pub workers: Vec<String>,
 }
 
 /// A worker type: what can be started by name.

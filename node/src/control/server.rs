@@ -204,6 +204,17 @@ fn router(node: Arc<Running>) -> Router {
                 .delete(|State(node): Node, Path(name): Path<String>| async move { done(node.stop_worker(&name).await) }),
         )
         .route(
+            path::PLUGINS,
+            get(|State(node): Node| async move { Json(node.plugins()) })
+                .post(|State(node): Node, Body(body)| async move { answer(node.add_plugin(body).await) }),
+        )
+        .route(
+            &member(path::PLUGINS),
+            get(|State(node): Node, Path(name): Path<String>| async move { answer(node.plugin(&name)) }).delete(
+                |State(node): Node, Path(name): Path<String>| async move { done(node.remove_plugin(&name).await) },
+            ),
+        )
+        .route(
             path::WORKER_TYPES,
             get(|State(node): Node| async move { Json(node.worker_types()) }),
         )

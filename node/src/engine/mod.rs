@@ -17,6 +17,7 @@
 //! | `interception` | what stands between applications and portals, found by name |
 //! | `channels`, `services` | what the owner asks for by hand |
 //! | `started` | workers that the owner started by name |
+//! | `plugins` | plugins: added, kept, replaced, started as workers |
 //! | `project_node` | the authority of a project node |
 //! | `settings` | what is said for one run and not written down |
 
@@ -28,6 +29,11 @@ mod inlets;
 mod interception;
 mod membership;
 mod outlets;
+#[cfg(feature = "plugins")]
+mod plugins;
+#[cfg(not(feature = "plugins"))]
+#[path = "no_plugins.rs"]
+mod plugins;
 mod policies;
 mod project_node;
 mod relays;

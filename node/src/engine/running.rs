@@ -19,6 +19,7 @@ use super::core::Core;
 use super::guard::Guard;
 use super::inlets::OpenInlet;
 use super::outlets::OpenOutlet;
+use super::plugins::Plugins;
 use super::policies::{Issuer, Policies};
 use super::project_node::ProjectNode;
 use super::relays::Relay;
@@ -69,6 +70,7 @@ pub(crate) struct Running {
     pub(super) inlets: Mutex<BTreeMap<String, Arc<OpenInlet>>>,
     pub(super) creating_inlets: tokio::sync::Mutex<()>,
     pub(super) started_workers: StartedWorkers,
+    pub(super) plugins: Plugins,
     stop_asked: Notify,
     /// What was said last about keys that cannot be rotated.
     key_complaint: Mutex<Option<Error>>,
@@ -209,6 +211,7 @@ impl Running {
             inlets: Mutex::default(),
             creating_inlets: tokio::sync::Mutex::default(),
             started_workers: StartedWorkers::new(types),
+            plugins: Plugins::default(),
             stop_asked: Notify::new(),
             key_complaint: Mutex::default(),
             complaint: Mutex::default(),
@@ -422,9 +425,8 @@ impl Running {
         for outlet in database.outlets()? {
             self.restore_outlet(outlet);
         }
-        for worker in database.workers()? {
-            self.restore_worker(worker).await;
-        }
+        self.restore_plugins()?;
+        self.restore_workers(database.workers()?).await;
         for inlet in database.inlets()? {
             self.restore_inlet(inlet).await;
         }

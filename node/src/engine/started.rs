@@ -13,6 +13,7 @@ use portolan_policy::ResourceType;
 use portolan_runtime::{AccessControl, Address, Delivery, Denial};
 
 use super::guard::Guard;
+use super::plugins::RunningPlugin;
 use super::policies::{Issuer, checked};
 use super::running::Running;
 use crate::control::api::{PolicyTarget, StartWorker, StartedWorker, WorkerState, WorkerTypeStatus};
@@ -24,14 +25,26 @@ use crate::worker_types::{Phase, Place, Tally, WorkerTypes};
 const INITIALIZE_LIMIT: Duration = Duration::from_secs(5);
 /// How long a command waits for a worker to finish the message that it is handling.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// How long a node that starts waits for its plugins.
+const RESTORE_LIMIT: Duration = Duration::from_secs(10);
 /// The most workers that a node starts by name.
 const MAX_STARTED: usize = 10_000;
 
 /// A worker that the owner wants.
 pub(super) struct Started {
     spec: WorkerSpec,
-    /// What it did, or why it could not be started.
-    tally: Result<Arc<Tally>>,
+    /// What runs, or why it could not be started.
+    running: Result<Handle>,
+}
+
+/// What runs.
+#[derive(Clone)]
+enum Handle {
+    /// A plugin that is being loaded, which may take long where it has to be compiled anew.
+    Loading,
+    /// A worker of a type; what it did.
+    Typed(Arc<Tally>),
+    Plugin(Arc<RunningPlugin>),
 }
 
 /// All that the owner wants, and what can be had.
@@ -39,7 +52,7 @@ pub(super) struct StartedWorkers {
     types: WorkerTypes,
     workers: Mutex<BTreeMap<String, Started>>,
     /// One change at a time.
-    changing: tokio::sync::Mutex<()>,
+    pub(super) changing: tokio::sync::Mutex<()>,
     /// Addresses to which no hop leads.
     closed: Arc<RwLock<BTreeSet<Address>>>,
 }
@@ -71,9 +84,28 @@ impl StartedWorkers {
             Ok(())
         })
     }
+
+    /// The workers that run plugins.
+    pub(super) fn plugin_workers(&self) -> Vec<Arc<RunningPlugin>> {
+        let workers = self.workers.lock();
+        let plugins = workers.values().filter_map(|started| match &started.running {
+            Ok(Handle::Plugin(plugin)) => Some(Arc::clone(plugin)),
+            _ => None,
+        });
+        plugins.collect()
+    }
 }
 
 impl Running {
+    /// The addresses of workers that are to run a plugin, whether they can or not.
+    pub(super) fn users_of_plugin(&self, name: &str) -> Vec<String> {
+        let workers = self.started_workers.workers.lock();
+        let users = workers
+            .values()
+            .filter(|started| started.spec.is_plugin && started.spec.kind == name);
+        users.map(|started| started.spec.address.clone()).collect()
+    }
+
     /// What can be started.
     pub(crate) fn worker_types(&self) -> Vec<WorkerTypeStatus> {
         let types = self.started_workers.types.iter();
@@ -83,6 +115,25 @@ impl Running {
                 about: known.about().to_owned(),
             })
             .collect()
+    }
+
+    /// Put a worker or a plugin at its address.
+    async fn open(self: &Arc<Self>, spec: &WorkerSpec) -> Result<Handle> {
+        if !spec.is_plugin {
+            return self.open_worker(spec).map(Handle::Typed);
+        }
+        let address = Address::local(&spec.address);
+        self.started_workers.closed.write().insert(address.clone());
+        match self.open_plugin_worker(spec).await {
+            Ok(plugin) => {
+                self.make_reachable(&spec.address, false);
+                Ok(Handle::Plugin(Arc::new(plugin)))
+            }
+            Err(error) => {
+                self.started_workers.closed.write().remove(&address);
+                Err(error)
+            }
+        }
     }
 
     /// Put a worker at its address.
@@ -140,26 +191,89 @@ impl Running {
     }
 
     /// Bring back a stored worker.
-    pub(super) async fn restore_worker(&self, spec: WorkerSpec) {
-        let tally = self.open_worker(&spec);
-        if let Err(error) = &tally {
+    async fn restore_worker(self: &Arc<Self>, spec: WorkerSpec) {
+        let spec_address = spec.address.clone();
+        let running = self.open(&spec).await;
+        if let Err(error) = &running {
             tracing::error!(
                 worker = spec.address,
                 r#type = spec.kind,
                 "a stored worker cannot be started: {error}"
             );
         }
-        let mut workers = self.started_workers.workers.lock();
-        workers.insert(spec.address.clone(), Started { spec, tally });
+        let late = {
+            let mut workers = self.started_workers.workers.lock();
+            let was_stopped = spec.is_plugin && !workers.contains_key(&spec.address);
+            if !was_stopped {
+                workers.insert(spec.address.clone(), Started { spec, running });
+                return;
+            }
+            running
+        };
+        // Its owner has stopped it while it was being loaded.
+        if let Ok(Handle::Plugin(plugin)) = late {
+            self.make_unreachable(&spec_address);
+            plugin.stop().await;
+        }
+    }
+
+    /// Start those workers of a plugin that could not be started before.
+    #[cfg(feature = "plugins")]
+    pub(super) async fn start_failed_workers_of(self: &Arc<Self>, plugin: &str) {
+        let failed: Vec<WorkerSpec> = {
+            let workers = self.started_workers.workers.lock();
+            let failed = workers.values().filter(|started| {
+                started.spec.is_plugin && started.spec.kind == plugin && started.running.is_err()
+            });
+            failed.map(|started| started.spec.clone()).collect()
+        };
+        for spec in failed {
+            self.restore_worker(spec).await;
+        }
+    }
+
+    /// Bring back stored workers. Plugins that have to be compiled anew do not keep the node from starting: they come when they are
+    /// ready.
+    pub(super) async fn restore_workers(self: &Arc<Self>, stored: Vec<WorkerSpec>) {
+        let (plugins, typed): (Vec<_>, Vec<_>) = stored.into_iter().partition(|spec| spec.is_plugin);
+        for spec in typed {
+            self.restore_worker(spec).await;
+        }
+        if plugins.is_empty() {
+            return;
+        }
+        {
+            let mut workers = self.started_workers.workers.lock();
+            for spec in &plugins {
+                let loading = Started {
+                    spec: spec.clone(),
+                    running: Ok(Handle::Loading),
+                };
+                workers.insert(spec.address.clone(), loading);
+            }
+        }
+        let node = Arc::clone(self);
+        let all = tokio::spawn(async move {
+            for spec in plugins {
+                node.restore_worker(spec).await;
+            }
+        });
+        let _ = tokio::time::timeout(RESTORE_LIMIT, all).await;
     }
 
     /// Have a worker from now on. Waits until it takes messages, or cannot.
-    pub(crate) async fn start_worker(&self, request: StartWorker) -> Result<StartedWorker> {
+    pub(crate) async fn start_worker(self: &Arc<Self>, request: StartWorker) -> Result<StartedWorker> {
         let _changing = self.started_workers.changing.lock().await;
-        self.started_workers
-            .types
-            .known(&request.kind)?
-            .check(&request.config)?;
+        if request.is_plugin {
+            self.known_plugin(&request.kind)?;
+        } else if !request.grant.is_empty() {
+            return Err(Error::invalid("rights are granted to plugins only"));
+        } else {
+            self.started_workers
+                .types
+                .known(&request.kind)?
+                .check(&request.config)?;
+        }
         let address = request.address.unwrap_or_else(|| request.kind.clone());
         check_alias("workers", &address)?;
         self.adopt_project();
@@ -194,6 +308,8 @@ impl Running {
             address: address.clone(),
             kind: request.kind,
             config: request.config,
+            is_plugin: request.is_plugin,
+            rights: request.grant,
         };
         let database = self.node.database();
         let before = self.core.policies.get(&target);
@@ -201,11 +317,14 @@ impl Running {
         if let Some(expression) = &request.allow {
             self.core.policies.set(database, &target, expression)?;
         }
-        let started = match database.put_worker(&spec).and_then(|()| self.open_worker(&spec)) {
-            Ok(tally) => self.wait_for_worker(&address, tally).await,
-            Err(error) => Err(error),
+        let started = async {
+            database.put_worker(&spec)?;
+            match self.open(&spec).await? {
+                Handle::Typed(tally) => self.wait_for_worker(&address, tally).await.map(Handle::Typed),
+                plugin => Ok(plugin),
+            }
         };
-        let tally = started.inspect_err(|_| {
+        let running = started.await.inspect_err(|_| {
             let _ = database.delete_worker(&address);
             if request.allow.is_some() {
                 let _ = self.core.policies.put_back(database, &target, before);
@@ -214,7 +333,7 @@ impl Running {
         tracing::info!(worker = address, r#type = spec.kind, "worker started");
         let started = Started {
             spec,
-            tally: Ok(tally),
+            running: Ok(running),
         };
         let status = self.started_status(&started);
         self.started_workers.workers.lock().insert(address, started);
@@ -238,51 +357,77 @@ impl Running {
 
     fn started_status(&self, started: &Started) -> StartedWorker {
         let spec = &started.spec;
-        let (state, problem, hint) = match started.tally.as_ref().map(|tally| tally.phase()) {
-            Ok(Phase::Starting) => (WorkerState::Starting, None, None),
-            Ok(Phase::Running) => (WorkerState::Running, None, None),
-            Ok(Phase::Failed(reason)) => (WorkerState::Failed, Some(reason), None),
-            Ok(Phase::Ended) => (
-                WorkerState::Ended,
-                Some("it has ended by itself".to_owned()),
-                None,
-            ),
-            Err(error) => (
-                WorkerState::Failed,
-                Some(error.message.clone()),
-                error.hint.clone(),
-            ),
-        };
-        let again = || {
-            format!(
-                "portolan worker stop {0}, then start it again; or start the node again",
-                spec.address
-            )
-        };
-        let tally = started.tally.as_ref().ok();
-        let count = |of: fn(&Tally) -> u64| tally.map_or(0, |tally| of(tally));
-        StartedWorker {
+        let mut status = StartedWorker {
             address: spec.address.clone(),
             kind: spec.kind.clone(),
+            is_plugin: spec.is_plugin,
+            rights: spec.rights.clone(),
             config: spec.config.clone(),
             policy: self
                 .core
                 .policies
                 .in_force(ResourceType::Worker, &spec.address, Issuer::OfNode),
-            hint: hint.or_else(|| problem.as_ref().map(|_| again())),
-            handled: count(Tally::handled),
-            failed: count(Tally::failed),
-            refused: count(Tally::refused),
-            waiting: match state {
-                WorkerState::Running | WorkerState::Starting => {
-                    self.core.node().waiting_at(&Address::local(&spec.address)) as u64
+            state: WorkerState::Running,
+            problem: None,
+            hint: None,
+            handled: 0,
+            failed: 0,
+            refused: 0,
+            waiting: 0,
+            restarts: 0,
+            memory: None,
+            last_failure: None,
+        };
+        match &started.running {
+            Err(error) => {
+                status.state = WorkerState::Failed;
+                status.problem = Some(error.message.clone());
+                status.hint = error.hint.clone();
+            }
+            Ok(Handle::Loading) => status.state = WorkerState::Starting,
+            Ok(Handle::Typed(tally)) => self.add_tally(&mut status, tally),
+            Ok(Handle::Plugin(plugin)) => {
+                let did = plugin.did();
+                status.state = did.state;
+                status.problem = did.problem;
+                status.rights = plugin.rights();
+                status.handled = did.handled;
+                status.failed = did.failed;
+                status.refused = did.refused;
+                status.waiting = did.waiting;
+                status.restarts = did.restarts;
+                status.memory = Some(did.memory);
+                status.last_failure = did.last_failure;
+            }
+        }
+        if status.problem.is_some() && status.hint.is_none() {
+            status.hint = Some(match status.state {
+                WorkerState::Restarting => {
+                    "the node starts it again by itself; portolan node logs says more".to_owned()
                 }
-                _ => 0,
-            },
-            memory: tally.and_then(|tally| tally.memory()),
-            last_failure: tally.and_then(|tally| tally.last_failure()),
-            state,
-            problem,
+                _ => format!(
+                    "portolan worker stop {0}, then start it again; or start the node again",
+                    spec.address
+                ),
+            });
+        }
+        status
+    }
+
+    fn add_tally(&self, status: &mut StartedWorker, tally: &Tally) {
+        (status.state, status.problem) = match tally.phase() {
+            Phase::Starting => (WorkerState::Starting, None),
+            Phase::Running => (WorkerState::Running, None),
+            Phase::Failed(reason) => (WorkerState::Failed, Some(reason)),
+            Phase::Ended => (WorkerState::Ended, Some("it has ended by itself".to_owned())),
+        };
+        status.handled = tally.handled();
+        status.failed = tally.failed();
+        status.refused = tally.refused();
+        status.memory = tally.memory();
+        status.last_failure = tally.last_failure();
+        if matches!(status.state, WorkerState::Running | WorkerState::Starting) {
+            status.waiting = self.core.node().waiting_at(&Address::local(&status.address)) as u64;
         }
     }
 
@@ -308,20 +453,31 @@ impl Running {
     /// the same name has it too.
     pub(crate) async fn stop_worker(&self, address: &str) -> Result<()> {
         let _changing = self.started_workers.changing.lock().await;
-        let runs = match self.started_workers.workers.lock().get(address) {
+        let running = match self.started_workers.workers.lock().get(address) {
             None => return Err(self.unknown_worker(address)),
-            Some(started) => started
-                .tally
-                .as_ref()
-                .is_ok_and(|tally| matches!(tally.phase(), Phase::Starting | Phase::Running)),
+            Some(started) => started.running.as_ref().ok().cloned(),
         };
+        match running {
+            Some(Handle::Plugin(plugin)) => {
+                self.make_unreachable(address);
+                let stopping = plugin.stop();
+                if tokio::time::timeout(STOP_LIMIT, stopping).await.is_err() {
+                    tracing::warn!(worker = address, "a plugin does not stop; it was left to itself");
+                }
+                self.started_workers
+                    .closed
+                    .write()
+                    .remove(&Address::local(address));
+            }
+            Some(Handle::Typed(tally)) if matches!(tally.phase(), Phase::Starting | Phase::Running) => {
+                self.close_worker(address).await;
+            }
+            _ if self.core.node().has_worker(&Address::local(address)) => {}
+            _ => self.make_unreachable(address),
+        }
+        // After it has stopped: until then it may write what it keeps.
         let database = self.node.database();
         database.delete_worker(address)?;
-        if runs {
-            self.close_worker(address).await;
-        } else if !self.core.node().has_worker(&Address::local(address)) {
-            self.make_unreachable(address);
-        }
         self.started_workers.workers.lock().remove(address);
         if !self.inlets.lock().contains_key(address) && !self.outlets.lock().contains_key(address) {
             let target = PolicyTarget::Resource(address.to_owned());

@@ -38,6 +38,7 @@ mod spec;
 mod vaults;
 
 pub use database::StateError;
+pub(crate) use database::create_private_folder;
 pub use home::{Home, HomeKey};
 pub use names::{check_alias, check_node_name, check_plain_name, check_project_name, closest, random_name};
 pub use node::{NodeDatabase, NodeFolder, OpenNode};
@@ -47,6 +48,7 @@ pub use rotation::{
     SHORTEST_IDENTITY_KEY_ROTATION, SHORTEST_PURPOSE_KEY_ROTATION,
 };
 pub use spec::{
-    InletSpec, NodeRole, NodeSpec, OutletSpec, PolicySpec, Project, ProjectNodeSpec, RelaySpec, WorkerSpec,
+    InletSpec, NodeRole, NodeSpec, OutletSpec, PluginSpec, PolicySpec, Project, ProjectNodeSpec, RelaySpec,
+    WorkerSpec,
 };
 pub use vaults::{IdentitySource, OwnIdentity, now};

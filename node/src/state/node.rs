@@ -13,13 +13,14 @@ use serde::de::DeserializeOwned;
 
 use super::database::{self, StateError, create_private_folder};
 use super::home::Home;
-use super::spec::{InletSpec, NodeSpec, OutletSpec, PolicySpec, Project, RelaySpec, WorkerSpec};
+use super::spec::{InletSpec, NodeSpec, OutletSpec, PluginSpec, PolicySpec, Project, RelaySpec, WorkerSpec};
 use crate::control::api::PolicyTarget;
 use crate::control::socket;
 use crate::error::{Error, Result};
 
 /// One entry leads from one version of the schema to the next. Never change an entry that was released: add one.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE value (
         key TEXT PRIMARY KEY,
         value TEXT NOT NULL
@@ -31,7 +32,16 @@ const MIGRATIONS: &[&str] = &["
         position INTEGER NOT NULL,
         PRIMARY KEY (kind, name)
     ) STRICT;
-"];
+",
+    "
+    CREATE TABLE worker_value (
+        worker TEXT NOT NULL,
+        key TEXT NOT NULL,
+        value BLOB NOT NULL,
+        PRIMARY KEY (worker, key)
+    ) STRICT;
+",
+];
 
 /// How long to try for the lock while somebody merely looks whether the node runs. Looking takes microseconds.
 const LOCK_RETRY: Duration = Duration::from_secs(2);
@@ -166,6 +176,8 @@ impl NodeFolder {
         create_private_folder(&self.path)?;
         let node = self.lock()?;
         node.database.clear()?;
+        // Copies of plugins that the older node of this name had.
+        let _ = std::fs::remove_dir_all(self.path.join("plugins"));
         node.database.set_spec(spec)?;
         Ok(node)
     }
@@ -332,6 +344,7 @@ const POLICY: &str = "policy";
 const OUTLET: &str = "tcp-outlet";
 const INLET: &str = "tcp-inlet";
 const WORKER: &str = "worker";
+const PLUGIN: &str = "plugin";
 
 impl NodeDatabase {
     fn open(path: &Path) -> Result<Self, StateError> {
@@ -382,7 +395,9 @@ impl NodeDatabase {
     }
 
     fn clear(&self) -> Result<()> {
-        self.write(|transaction| transaction.execute_batch("DELETE FROM value; DELETE FROM resource;"))
+        self.write(|transaction| {
+            transaction.execute_batch("DELETE FROM value; DELETE FROM resource; DELETE FROM worker_value;")
+        })
     }
 
     fn list<T: DeserializeOwned>(&self, kind: &str) -> Result<Vec<T>> {
@@ -525,9 +540,66 @@ impl NodeDatabase {
         self.put(WORKER, &worker.address, worker)
     }
 
-    /// Forget a worker; whether there was one.
+    /// Forget a worker and the values that it kept; whether there was one.
     pub fn delete_worker(&self, address: &str) -> Result<bool> {
-        self.delete(WORKER, address)
+        self.write(|transaction| {
+            transaction.execute("DELETE FROM worker_value WHERE worker = ?1", [address])?;
+            let gone = transaction.execute(
+                "DELETE FROM resource WHERE kind = ?1 AND name = ?2",
+                [WORKER, address],
+            )?;
+            Ok(gone > 0)
+        })
+    }
+
+    /// What a worker keeps.
+    pub fn worker_values(&self, worker: &str) -> Result<Vec<(String, Vec<u8>)>> {
+        let connection = self.connection.lock();
+        let mut statement = connection
+            .prepare("SELECT key, value FROM worker_value WHERE worker = ?1")
+            .map_err(|source| self.fail(source))?;
+        let rows = statement
+            .query_map([worker], |row| Ok((row.get(0)?, row.get(1)?)))
+            .map_err(|source| self.fail(source))?;
+        rows.collect::<rusqlite::Result<_>>()
+            .map_err(|source| self.fail(source))
+    }
+
+    /// Keep a value for a worker.
+    pub fn put_worker_value(&self, worker: &str, key: &str, value: &[u8]) -> Result<()> {
+        self.write(|transaction| {
+            transaction.execute(
+                "INSERT OR REPLACE INTO worker_value (worker, key, value) VALUES (?1, ?2, ?3)",
+                params![worker, key, value],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Forget a value of a worker, if there is one.
+    pub fn delete_worker_value(&self, worker: &str, key: &str) -> Result<()> {
+        self.write(|transaction| {
+            transaction.execute(
+                "DELETE FROM worker_value WHERE worker = ?1 AND key = ?2",
+                [worker, key],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Plugins, oldest first.
+    pub fn plugins(&self) -> Result<Vec<PluginSpec>> {
+        self.list(PLUGIN)
+    }
+
+    /// Write a plugin, replacing the one of that name.
+    pub fn put_plugin(&self, plugin: &PluginSpec) -> Result<()> {
+        self.put(PLUGIN, &plugin.name, plugin)
+    }
+
+    /// Forget a plugin; whether there was one.
+    pub fn delete_plugin(&self, name: &str) -> Result<bool> {
+        self.delete(PLUGIN, name)
     }
 }
 

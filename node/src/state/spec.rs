@@ -132,6 +132,42 @@ pub struct WorkerSpec {
     /// The type's own configuration.
     #[serde(default)]
     pub config: serde_json::Value,
+    /// `kind` is the name of a plugin.
+    #[serde(default)]
+    pub is_plugin: bool,
+    /// With a plugin: rights that this worker has beside those of the plugin.
+    #[serde(default)]
+    pub rights: Vec<String>,
+}
+
+/// A plugin that the owner added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginSpec {
+    /// What it is called here.
+    pub name: String,
+    /// SHA-256 of its file, hex.
+    pub digest: String,
+    /// Where it came from. The node has a copy.
+    pub file: String,
+    /// `worker` or `interceptor`.
+    pub kind: String,
+    /// The version of the interface that it was built for.
+    pub interface: String,
+    /// Its name, as it says.
+    pub title: String,
+    /// Its version, as it says.
+    pub version: String,
+    /// What it does, as it says.
+    pub description: String,
+    /// Rights that it asks for.
+    pub wants: Vec<String>,
+    /// Rights that it has.
+    pub rights: Vec<String>,
+    /// What was said about its limits.
+    #[serde(default)]
+    pub limits: crate::control::api::PluginLimits,
+    /// When it was added, UTC seconds.
+    pub added_at: u64,
 }
 
 fn one_stripe() -> u8 {

@@ -8,6 +8,7 @@ mod hostile_peers;
 mod installing;
 mod interceptors;
 mod nodes;
+mod plugins;
 mod policies;
 mod portals;
 mod relays;

@@ -47,6 +47,12 @@ impl Origin {
         }
     }
 
+    /// The folder of the file, which paths in it are relative to. None for a text or a URL.
+    fn folder(&self) -> Option<&std::path::Path> {
+        let name = self.0.as_deref().filter(|name| !name.contains("://"))?;
+        std::path::Path::new(name).parent()
+    }
+
     /// Something is wrong at a place.
     fn wrong(&self, place: Place, reason: impl AsRef<str>) -> Error {
         Error::invalid(format!("{}: {}", self.at(place), reason.as_ref()))

@@ -153,6 +153,7 @@ impl Plan {
         }
         let mut items = std::mem::take(&mut self.items);
         let mut listeners: Vec<(String, u16)> = Vec::new();
+        let mut plugins: Vec<String> = Vec::new();
         for item in &mut items {
             let at = |error: Error| placed(&self.origin, item.place, error);
             let node = item.resource.node();
@@ -179,7 +180,21 @@ impl Plan {
                     create.check(context, || self.project(context)).map_err(at)?;
                 }
                 Resource::Outlet(create) => create.check().map_err(at)?,
-                Resource::Worker(start) => start.check(context.types()).map_err(at)?,
+                Resource::Worker(start) => {
+                    start.check(context.types()).map_err(at)?;
+                    if let Some(name) = start.plugin()
+                        && !plugins.iter().any(|known| known == name)
+                    {
+                        return Err(at(Error::not_found(format!(
+                            "the configuration has no plugin `{name}`"
+                        )))
+                        .hint("say where it is in the section `plugins`"));
+                    }
+                }
+                Resource::Plugin(add) => {
+                    add.check().map_err(at)?;
+                    plugins.push(add.name().to_owned());
+                }
                 Resource::Inlet(create) => {
                     create.check(|| self.project(context)).map_err(at)?;
                     if let Some(name) = create.identity()
@@ -282,7 +297,7 @@ impl Plan {
             Resource::Outlet(create) => create.policy(),
             Resource::Inlet(create) => create.policy(),
             Resource::Worker(start) => start.policy(),
-            Resource::Relay(_) => None,
+            Resource::Relay(_) | Resource::Plugin(_) => None,
         };
         if let Some(rule) = rule {
             policy::findings(context, rule);
@@ -306,6 +321,7 @@ impl Plan {
                     allow(create.policy())
                 )
             }
+            Resource::Plugin(_) => format!("add the plugin{called}"),
             Resource::Worker(start) => {
                 json["type"] = json!(start.kind());
                 json["allow"] = json!(start.policy());
@@ -526,6 +542,7 @@ impl Plan {
                 Resource::Relay(create) => create.make(context, || self.project(context)).await.map(|_| ()),
                 Resource::Outlet(create) => create.make(context).await.map(|_| ()),
                 Resource::Worker(start) => start.make(context).await.map(|_| ()),
+                Resource::Plugin(add) => add.make(context).await.map(|_| ()),
                 Resource::Inlet(create) => create.make(context, || self.project(context)).await.map(|_| ()),
             };
             made.map_err(|error| placed(&self.origin, item.place, error))?;

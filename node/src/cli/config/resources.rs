@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, Args, Command, FromArgMatches};
 use super::Origin;
 use super::json;
 use super::yaml::{Key, Node, Place, Value};
-use crate::cli::{inlet, outlet, policy, relay, worker};
+use crate::cli::{inlet, outlet, plugin, policy, relay, worker};
 use crate::error::{Error, Result};
 
 /// What a resource can be.
@@ -23,6 +23,7 @@ pub(super) enum Kind {
     Outlet,
     Inlet,
     Worker,
+    Plugin,
 }
 
 impl Kind {
@@ -34,12 +35,17 @@ impl Kind {
             Kind::Outlet => "tcp-outlet",
             Kind::Inlet => "tcp-inlet",
             Kind::Worker => "worker",
+            Kind::Plugin => "plugin",
         }
     }
 
     /// The key for what the command takes without a flag.
     fn positional(self) -> &'static str {
-        if self == Kind::Worker { "type" } else { "name" }
+        match self {
+            Kind::Worker => "type",
+            Kind::Plugin => "file",
+            _ => "name",
+        }
     }
 
     /// Whether this key holds a configuration whose keys somebody else defines.
@@ -47,7 +53,7 @@ impl Kind {
         match self {
             Kind::Worker => key == "config",
             Kind::Inlet | Kind::Outlet => key == "intercept-config",
-            Kind::Policy | Kind::Relay => false,
+            Kind::Policy | Kind::Relay | Kind::Plugin => false,
         }
     }
 
@@ -62,6 +68,7 @@ impl Kind {
             Kind::Outlet => outlet::Create::augment_args(command),
             Kind::Inlet => inlet::Create::augment_args(command),
             Kind::Worker => worker::Start::augment_args(command),
+            Kind::Plugin => plugin::Add::augment_args(command),
         }
     }
 }
@@ -74,6 +81,7 @@ pub(super) enum Resource {
     Outlet(outlet::Create),
     Inlet(inlet::Create),
     Worker(worker::Start),
+    Plugin(Box<plugin::Add>),
 }
 
 impl Resource {
@@ -85,6 +93,7 @@ impl Resource {
             Resource::Outlet(create) => create.node(),
             Resource::Inlet(create) => create.node(),
             Resource::Worker(start) => start.node(),
+            Resource::Plugin(add) => add.node(),
         }
     }
 
@@ -96,6 +105,7 @@ impl Resource {
             Resource::Outlet(create) => (Kind::Outlet, create.name()),
             Resource::Inlet(create) => (Kind::Inlet, create.name()),
             Resource::Worker(start) => (Kind::Worker, Some(start.address())),
+            Resource::Plugin(add) => (Kind::Plugin, Some(add.name())),
         }
     }
 }
@@ -213,7 +223,10 @@ fn resource(kind: Kind, written: &Written<'_>, origin: &Origin, relays: &mut Vec
     let command = kind.command();
     let mut words: Vec<String> = Vec::new();
     // A worker is named by its address; `limited: { type: rate-limiter }`.
-    let named = if kind == Kind::Worker { None } else { written.name };
+    let named = match kind {
+        Kind::Worker | Kind::Plugin => None,
+        _ => written.name,
+    };
     let mut of_positional = named;
     let mut places: Vec<(String, Place)> = Vec::new();
     for (key, node) in written.keys {
@@ -268,6 +281,9 @@ fn resource(kind: Kind, written: &Written<'_>, origin: &Origin, relays: &mut Vec
             }
         }
     }
+    if let (Kind::Plugin, Some(name)) = (kind, written.name) {
+        words.push(format!("--name={name}"));
+    }
     if let (Kind::Worker, Some(address)) = (kind, written.name) {
         if places.iter().any(|(key, _)| key == "address") {
             return Err(origin.wrong(
@@ -297,6 +313,12 @@ fn resource(kind: Kind, written: &Written<'_>, origin: &Origin, relays: &mut Vec
         Kind::Outlet => outlet::Create::from_arg_matches(&matches).map(Resource::Outlet),
         Kind::Inlet => inlet::Create::from_arg_matches(&matches).map(Resource::Inlet),
         Kind::Worker => worker::Start::from_arg_matches(&matches).map(Resource::Worker),
+        Kind::Plugin => plugin::Add::from_arg_matches(&matches).map(|mut add| {
+            if let Some(folder) = origin.folder() {
+                add.relative_to(folder);
+            }
+            Resource::Plugin(Box::new(add))
+        }),
     };
     Ok(Item {
         place,
@@ -330,8 +352,8 @@ fn unknown(kind: Kind, command: &Command, key: &Key, origin: &Origin) -> Error {
     if kind == Kind::Outlet {
         known.push("relay");
     }
-    if kind == Kind::Worker {
-        known.push("type");
+    if matches!(kind, Kind::Worker | Kind::Plugin) {
+        known.push(kind.positional());
     }
     origin.unknown(key, &format!("a {}", kind.name()), &known)
 }

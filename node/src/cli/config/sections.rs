@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::state::check_plain_name;
 
 /// The keys that mean something here, as the documentation writes them.
-const KNOWN: [&str; 19] = [
+const KNOWN: [&str; 21] = [
     "version",
     "variables",
     "name",
@@ -22,11 +22,13 @@ const KNOWN: [&str; 19] = [
     "policies",
     "tcp-outlets",
     "tcp-inlets",
+    "plugins",
     "workers",
     "relay",
     "policy",
     "tcp-outlet",
     "tcp-inlet",
+    "plugin",
     "worker",
 ];
 
@@ -112,8 +114,8 @@ pub(super) fn read(tree: &Node, origin: Origin) -> Result<Configuration> {
         exit_on_eof: false,
         items: Vec::new(),
     };
-    let (mut policies, mut workers, mut relays, mut outlets, mut inlets) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut policies, mut plugins, mut workers) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut relays, mut outlets, mut inlets) = (Vec::new(), Vec::new(), Vec::new());
     let mut seen: Vec<&str> = Vec::new();
     for (key, node) in entries {
         let plain = key.name.replace('_', "-");
@@ -122,6 +124,7 @@ pub(super) fn read(tree: &Node, origin: Origin) -> Result<Configuration> {
             "policy" => "policies",
             "tcp-outlet" => "tcp-outlets",
             "tcp-inlet" => "tcp-inlets",
+            "plugin" => "plugins",
             "worker" => "workers",
             "enrollment-ticket" => "ticket",
             other => other,
@@ -154,6 +157,7 @@ pub(super) fn read(tree: &Node, origin: Origin) -> Result<Configuration> {
             "foreground" => all.foreground = switch(key, node, &origin)?,
             "exit-on-eof" => all.exit_on_eof = switch(key, node, &origin)?,
             "policies" => resources::section(Kind::Policy, node, &origin, &mut policies, &mut Vec::new())?,
+            "plugins" => resources::section(Kind::Plugin, node, &origin, &mut plugins, &mut Vec::new())?,
             "workers" => resources::section(Kind::Worker, node, &origin, &mut workers, &mut Vec::new())?,
             "relays" => resources::section(Kind::Relay, node, &origin, &mut relays, &mut Vec::new())?,
             "tcp-outlets" => resources::section(Kind::Outlet, node, &origin, &mut outlets, &mut relays)?,
@@ -175,7 +179,7 @@ pub(super) fn read(tree: &Node, origin: Origin) -> Result<Configuration> {
             },
         }
     }
-    for items in [policies, workers, relays, outlets, inlets] {
+    for items in [policies, plugins, workers, relays, outlets, inlets] {
         all.items.extend(items);
     }
     no_name_twice(&all.items, &origin)?;

@@ -38,6 +38,7 @@ fn shown(resource: &Resource) -> String {
                 allow(create.policy())
             )
         }
+        Resource::Plugin(_) => format!("plugin {name}"),
         Resource::Worker(start) => format!(
             "worker {} {name} {}{}",
             start.kind(),
