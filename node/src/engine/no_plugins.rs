@@ -9,7 +9,7 @@ use crate::state::{PluginSpec, WorkerSpec};
 
 /// None.
 #[derive(Default)]
-pub(super) struct Plugins;
+pub(super) struct Plugins {}
 
 /// There is none.
 pub(super) enum RunningPlugin {}

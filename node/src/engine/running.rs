@@ -70,6 +70,7 @@ pub(crate) struct Running {
     pub(super) inlets: Mutex<BTreeMap<String, Arc<OpenInlet>>>,
     pub(super) creating_inlets: tokio::sync::Mutex<()>,
     pub(super) started_workers: StartedWorkers,
+    #[cfg_attr(not(feature = "plugins"), expect(dead_code, reason = "there are none"))]
     pub(super) plugins: Plugins,
     stop_asked: Notify,
     /// What was said last about keys that cannot be rotated.

@@ -86,6 +86,7 @@ impl StartedWorkers {
     }
 
     /// The workers that run plugins.
+    #[cfg(feature = "plugins")]
     pub(super) fn plugin_workers(&self) -> Vec<Arc<RunningPlugin>> {
         let workers = self.workers.lock();
         let plugins = workers.values().filter_map(|started| match &started.running {
@@ -98,6 +99,7 @@ impl StartedWorkers {
 
 impl Running {
     /// The addresses of workers that are to run a plugin, whether they can or not.
+    #[cfg(feature = "plugins")]
     pub(super) fn users_of_plugin(&self, name: &str) -> Vec<String> {
         let workers = self.started_workers.workers.lock();
         let users = workers

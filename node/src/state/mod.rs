@@ -38,6 +38,7 @@ mod spec;
 mod vaults;
 
 pub use database::StateError;
+#[cfg(feature = "plugins")]
 pub(crate) use database::create_private_folder;
 pub use home::{Home, HomeKey};
 pub use names::{check_alias, check_node_name, check_plain_name, check_project_name, closest, random_name};
