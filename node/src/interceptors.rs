@@ -135,7 +135,7 @@ impl InterceptorTypes {
             .collect();
         match crate::state::closest(name, names.iter().copied()) {
             Some(meant) => error.hint(format!("did you mean `{meant}`?")),
-            None if names.is_empty() => error.hint("start the node with the program that has it"),
+            None if names.is_empty() => error.hint("add a plugin: portolan plugin add FILE --name NAME; or start the node with the program that has it"),
             None => error.hint(format!("it has {}", names.join(", "))),
         }
     }

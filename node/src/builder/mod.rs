@@ -574,7 +574,7 @@ async fn take_steps(running: &Arc<Running>, steps: Vec<Step>) -> Result<()> {
         match step {
             Step::Worker(start) => start(running)?,
             Step::Policy(policy) => drop(running.set_policy(&policy)?),
-            Step::Outlet(outlet) => drop(running.create_outlet(outlet)?),
+            Step::Outlet(outlet) => drop(running.create_outlet(outlet).await?),
             Step::Relay(relay) => node::relay_up(running.create_relay(relay).await?)?,
             Step::Inlet(inlet) => drop(running.create_inlet(inlet).await?),
             Step::Start(worker) => drop(running.start_worker(worker).await?),

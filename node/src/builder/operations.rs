@@ -61,7 +61,7 @@ impl Node {
     ///
     /// When its address is taken, or the target, the certificates or the policy make no sense.
     pub async fn create_outlet(&self, outlet: CreateOutlet) -> Result<OutletStatus> {
-        self.on(move |running| async move { running.create_outlet(outlet) })
+        self.on(move |running| async move { running.create_outlet(outlet).await })
             .await
     }
 

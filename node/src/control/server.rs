@@ -114,7 +114,7 @@ fn router(node: Arc<Running>) -> Router {
         .route(
             path::TCP_OUTLETS,
             get(|State(node): Node| async move { Json(node.outlets()) })
-                .post(|State(node): Node, Body(body)| async move { answer(node.create_outlet(body)) }),
+                .post(|State(node): Node, Body(body)| async move { answer(node.create_outlet(body).await) }),
         )
         .route(
             &member(path::TCP_OUTLETS),

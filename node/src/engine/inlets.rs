@@ -423,7 +423,9 @@ impl Running {
         let made = async {
             let to = MultiAddr::from_argument(&spec.to)?;
             let issuer = self.core.issuer(&to).await?;
-            let intercept = self.restored_interception(&spec.alias, spec.intercept.as_ref(), issuer);
+            let intercept = self
+                .restored_interception(&spec.alias, spec.intercept.as_ref(), issuer)
+                .await;
             OpenInlet::new(&self.core, spec, to, issuer, intercept)
         };
         let inlet = match made.await {
@@ -509,7 +511,8 @@ impl Running {
             stripes: request.stripes,
             intercept: request.intercept,
         };
-        let intercept = self.interception(&alias, spec.intercept.as_ref(), issuer)?;
+        let found = self.interceptor(spec.intercept.as_ref()).await?;
+        let intercept = self.interception(&alias, found, issuer)?;
         let mut inlet = OpenInlet::new(&self.core, spec, to, issuer, intercept)?;
         let listening = inlet.bind().await?;
         // What the system chose is kept, so that the inlet is at the same place after a restart.

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use portolan_portal::Intercept;
+
 use super::running::Running;
-use crate::control::api::{AddPlugin, PluginStatus, WorkerState};
+use crate::control::api::{AddPlugin, InterceptedBy, PluginStatus, WorkerState};
 use crate::error::{Error, Result};
 use crate::state::{PluginSpec, WorkerSpec};
 
@@ -13,6 +15,9 @@ pub(super) struct Plugins {}
 
 /// There is none.
 pub(super) enum RunningPlugin {}
+
+/// None was found.
+pub(super) enum Found {}
 
 /// What none of them did.
 pub(super) struct Did {
@@ -47,6 +52,21 @@ fn absent<T>() -> Result<T> {
 }
 
 impl Running {
+    pub(super) async fn intercepting_plugin(&self, by: &InterceptedBy) -> Result<Found> {
+        Err(Error::not_found(format!(
+            "this program has no plugins, and so no `{}`",
+            by.name
+        )))
+    }
+
+    pub(super) fn intercept_with(&self, found: Found, _: &str) -> Result<Arc<dyn Intercept>> {
+        match found {}
+    }
+
+    pub(super) fn intercepting_plugins(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     pub(super) fn restore_plugins(&self) -> Result<()> {
         Ok(())
     }

@@ -100,9 +100,11 @@ impl Running {
     }
 
     /// Bring back a stored outlet. One that cannot be read any more is logged and left out.
-    pub(super) fn restore_outlet(&self, spec: OutletSpec) {
+    pub(super) async fn restore_outlet(&self, spec: OutletSpec) {
         let address = spec.address.clone();
-        let intercept = self.restored_interception(&address, spec.intercept.as_ref(), Issuer::OfNode);
+        let intercept = self
+            .restored_interception(&address, spec.intercept.as_ref(), Issuer::OfNode)
+            .await;
         match self.open_outlet(spec, intercept) {
             Ok(outlet) => {
                 self.outlets.lock().insert(address, outlet);
@@ -112,7 +114,7 @@ impl Running {
     }
 
     /// Have an outlet from now on.
-    pub(crate) fn create_outlet(&self, request: CreateOutlet) -> Result<OutletStatus> {
+    pub(crate) async fn create_outlet(&self, request: CreateOutlet) -> Result<OutletStatus> {
         unsupported(request.skip_handshake)?;
         if request.tls_ca.is_some() && !request.tls {
             return Err(Error::invalid(
@@ -123,6 +125,7 @@ impl Running {
             .to
             .parse()
             .map_err(|error| Error::invalid(format!("the target `{}`: {error}", request.to)))?;
+        let intercept = self.interceptor(request.intercept.as_ref()).await?;
         self.adopt_project();
         let mut outlets = self.outlets.lock();
         let is_taken = |address: &str| self.core.node().has_worker(&Address::local(address));
@@ -157,7 +160,7 @@ impl Running {
             enable_nagle: request.enable_nagle,
             intercept: request.intercept,
         };
-        let intercept = self.interception(&address, spec.intercept.as_ref(), Issuer::OfNode)?;
+        let intercept = self.interception(&address, intercept, Issuer::OfNode)?;
         // A certificate that cannot be read is an error before anything is changed.
         wrap(&spec)?;
         let database = self.node.database();

@@ -370,23 +370,6 @@ impl Policies {
         }
     }
 
-    /// What an authority says of a peer, as texts. Nothing of a peer of which nothing valid is known.
-    #[cfg(feature = "plugins")]
-    pub(crate) fn texts_of(&self, issuer: Issuer, peer: &PeerIdentifier, now: u64) -> Vec<(String, String)> {
-        let Some(authority) = self.table.read().issuer(issuer) else {
-            return Vec::new();
-        };
-        let known = self.attributes.get(&Identifier::from(peer.0), &authority, now);
-        let Some(known) = known else { return Vec::new() };
-        let texts = known.attributes.map().iter();
-        texts
-            .map(|(name, value)| {
-                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                (text(name.as_ref()), text(value.as_ref()))
-            })
-            .collect()
-    }
-
     /// Whether the node's authority has credited anything to a peer. Without authority, everybody counts.
     pub(crate) fn has_credential(&self, peer: Option<&PeerIdentifier>, now: u64) -> Option<u64> {
         let Some(authority) = self.authority() else {

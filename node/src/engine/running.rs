@@ -423,10 +423,10 @@ impl Running {
     /// Bring back what is stored: outlets and workers before relays, so that whoever comes through a relay finds them.
     pub(super) async fn restore(self: &Arc<Self>) -> Result<()> {
         let database = self.node.database();
-        for outlet in database.outlets()? {
-            self.restore_outlet(outlet);
-        }
         self.restore_plugins()?;
+        for outlet in database.outlets()? {
+            self.restore_outlet(outlet).await;
+        }
         self.restore_workers(database.workers()?).await;
         for inlet in database.inlets()? {
             self.restore_inlet(inlet).await;

@@ -220,7 +220,7 @@ fn what_cannot_be_an_interceptor_is_refused_with_what_to_do() {
     plain.ok(["node", "create", "n1"]);
     plain
         .fails(["tcp-outlet", "create", "--to", "1", "--intercept", "pass"])
-        .says(&["no interceptor `pass`", "the program that has it"]);
+        .says(&["no interceptor `pass`", "plugin add"]);
 }
 
 #[test]

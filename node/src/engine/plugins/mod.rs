@@ -6,10 +6,12 @@
 //! | module | idea |
 //! |---|---|
 //! | `files` | the copies in the node's folder |
+//! | `interceptors` | plugins as interceptors of portals |
 //! | `storage` | the keys and values of a plugin worker, in the node's database |
 //! | `workers` | plugins as workers |
 
 mod files;
+mod interceptors;
 mod storage;
 mod workers;
 
@@ -28,6 +30,7 @@ use crate::control::api::{AddPlugin, PluginLimits, PluginStatus, PluginVerdict};
 use crate::error::{Error, ErrorCode, Result};
 use crate::state::{PluginSpec, check_plain_name, now};
 
+pub(super) use interceptors::Found;
 pub(super) use workers::RunningPlugin;
 
 /// The most plugins of a node.
@@ -44,6 +47,8 @@ pub(super) struct Plugins {
     loaded: Mutex<BTreeMap<String, Plugin>>,
     /// Set up when it is needed first: most nodes have no plugins.
     engine: tokio::sync::OnceCell<Engine>,
+    /// Those that stand before portals.
+    intercepting: Mutex<Vec<std::sync::Weak<interceptors::Intercepting>>>,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
 }
@@ -209,6 +214,9 @@ impl Running {
             Ok((Plugin::load(&engine, &bytes).map_err(plugin_error)?, bytes))
         })
         .await?;
+        if plugin.kind() != Kind::Interceptor {
+            self.is_before_no_portal(&name)?;
+        }
         let info = plugin.info();
         let mut grant = match (&granted, request.grant_all, &before) {
             (Some(granted), _, _) => texts(granted),
@@ -254,6 +262,7 @@ impl Running {
             self.forget_file(&spec.digest);
             return Err(error);
         }
+        self.replace_interceptors(&name, &plugin);
         tracing::info!(plugin = name, digest = spec.digest, "plugin added");
         self.plugins.known.lock().insert(name.clone(), spec);
         if let Some(before) = before {
@@ -358,6 +367,7 @@ impl Running {
         let _changing = self.plugins.changing.lock().await;
         let _starting = self.started_workers.changing.lock().await;
         let spec = self.known_plugin(name)?;
+        self.is_before_no_portal(name)?;
         let users = self.users_of_plugin(name);
         if !users.is_empty() {
             return Err(Error::exists(format!(

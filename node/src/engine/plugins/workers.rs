@@ -45,7 +45,7 @@ struct Known(Arc<Policies>);
 
 impl PeerAttributes for Known {
     fn attributes_of(&self, peer: &PeerIdentifier) -> Vec<(String, String)> {
-        self.0.texts_of(Issuer::OfNode, peer, now())
+        self.0.attributes_of(Issuer::OfNode, peer, now())
     }
 }
 

@@ -1,0 +1,174 @@
+//! Plugins as interceptors of portals: each connection has an instance of its own, in a task beside the data path.
+
+use std::sync::{Arc, Weak};
+
+use portolan_plugin::{Connection, Direction, Interceptors, Kind, Plugin, PluginError, Side, Verdict};
+use portolan_portal::Intercept;
+use portolan_portal::intercept::{self, ConnectionInfo, Ended, Interceptor, MAX_OUTPUT, Task, Work};
+use portolan_runtime::{AccessControl, Address, Node, Payload, Placement, WorkerOptions};
+
+use super::{limits, plugin_error};
+use crate::control::api::InterceptedBy;
+use crate::engine::running::Running;
+use crate::error::{Error, Result};
+
+/// The plugin before one inlet or outlet.
+pub(in crate::engine) struct Intercepting {
+    plugin: String,
+    node: Node,
+    interceptors: Interceptors,
+}
+
+impl Intercept for Intercepting {
+    fn name(&self) -> &str {
+        &self.plugin
+    }
+
+    fn open(&self, connection: &ConnectionInfo) -> std::result::Result<Box<dyn Interceptor>, Ended> {
+        let (interceptor, work) = intercept::remote();
+        let connection = Connection {
+            side: match connection.side {
+                intercept::Side::Inlet => Side::Inlet,
+                intercept::Side::Outlet => Side::Outlet,
+            },
+            peer: connection.peer,
+            attributes: connection.attributes.clone(),
+            endpoint: connection.endpoint.clone(),
+        };
+        let options = WorkerOptions::new(Address::random())
+            .incoming(AccessControl::DenyAll)
+            .placement(Placement::Aside);
+        let interceptors = self.interceptors.clone();
+        let started = self
+            .node
+            .start_task(options, move |_| run(interceptors, connection, work));
+        started.map_err(|error| Ended::failed(format!("its task cannot be started: {error}")))?;
+        Ok(interceptor)
+    }
+}
+
+/// What a plugin says, or what went wrong with it.
+fn ended(error: PluginError) -> Ended {
+    match error {
+        PluginError::Rejected(text) => Ended::because(text),
+        other => Ended::failed(other.to_string()),
+    }
+}
+
+async fn run(interceptors: Interceptors, connection: Connection, mut work: Work) {
+    let mut interceptor = match interceptors.open(&connection).await {
+        Ok(interceptor) => interceptor,
+        Err(error) => return work.end(ended(error)),
+    };
+    while let Some(Task { direction, bytes }) = work.next().await {
+        let direction = match direction {
+            intercept::Direction::ToService => Direction::ToService,
+            intercept::Direction::ToClient => Direction::ToClient,
+        };
+        let room = MAX_OUTPUT + bytes.as_ref().map_or(0, Payload::len);
+        let verdict = match &bytes {
+            Some(bytes) => interceptor.data(direction, bytes.as_slice()).await,
+            None => interceptor.end(direction).await.map(Verdict::Replace),
+        };
+        match verdict {
+            Ok(Verdict::Pass) => work.done(bytes),
+            Ok(Verdict::Replace(other)) if other.len() <= room => work.done(Some(Payload::copy_from(&other))),
+            Ok(Verdict::Replace(other)) => {
+                let text = format!("it gave {} bytes at once, and {room} is the most", other.len());
+                return work.end(Ended::failed(text));
+            }
+            Ok(Verdict::End(reason)) => {
+                work.end(Ended::because(reason));
+                return interceptor.close().await;
+            }
+            Err(error) => return work.end(ended(error)),
+        }
+    }
+    interceptor.close().await;
+}
+
+/// A plugin that was found, for a portal whose name is not known yet.
+pub(in crate::engine) struct Found {
+    name: String,
+    plugin: Plugin,
+    config: String,
+    limits: portolan_plugin::Limits,
+}
+
+impl Running {
+    /// The plugin for an inlet or outlet.
+    pub(in crate::engine) async fn intercepting_plugin(&self, by: &InterceptedBy) -> Result<Found> {
+        let (spec, plugin) = self.loaded_plugin(&by.name).await?;
+        if plugin.kind() != Kind::Interceptor {
+            return Err(plugin_error(PluginError::Kind {
+                found: plugin.kind(),
+                wanted: Kind::Interceptor,
+            })
+            .hint(format!(
+                "it is started as a worker: portolan worker start --plugin {}",
+                by.name
+            )));
+        }
+        Ok(Found {
+            name: by.name.clone(),
+            plugin,
+            config: match &by.config {
+                serde_json::Value::Null => String::new(),
+                serde_json::Value::String(text) => text.clone(),
+                other => other.to_string(),
+            },
+            limits: limits(&spec.limits),
+        })
+    }
+
+    /// Puts a plugin that was found before a portal.
+    pub(in crate::engine) fn intercept_with(&self, found: Found, portal: &str) -> Result<Arc<dyn Intercept>> {
+        let interceptors =
+            Interceptors::new(&found.plugin, portal, found.config, found.limits).map_err(plugin_error)?;
+        let intercepting = Arc::new(Intercepting {
+            plugin: found.name,
+            node: self.core.node().clone(),
+            interceptors,
+        });
+        let mut all = self.plugins.intercepting.lock();
+        all.retain(|known| known.strong_count() > 0);
+        all.push(Arc::downgrade(&intercepting));
+        Ok(intercepting)
+    }
+
+    /// The names of plugins that can be interceptors.
+    pub(in crate::engine) fn intercepting_plugins(&self) -> Vec<String> {
+        let known = self.plugins.known.lock();
+        let fit = known.values().filter(|plugin| plugin.kind == "interceptor");
+        fit.map(|plugin| plugin.name.clone()).collect()
+    }
+
+    /// An error if a plugin stands before a portal: it cannot be removed, or become another kind of plugin.
+    pub(super) fn is_before_no_portal(&self, name: &str) -> Result<()> {
+        let uses = |by: &Option<InterceptedBy>| by.as_ref().is_some_and(|by| by.name == name);
+        let inlet = self.inlets().into_iter().find(|inlet| uses(&inlet.intercept));
+        let outlet = self.outlets().into_iter().find(|outlet| uses(&outlet.intercept));
+        let (portal, kind) = match (inlet, outlet) {
+            (Some(inlet), _) => (inlet.alias, "inlet"),
+            (None, Some(outlet)) => (outlet.address, "outlet"),
+            (None, None) => return Ok(()),
+        };
+        Err(
+            Error::exists(format!("the plugin `{name}` intercepts the {kind} `{portal}`"))
+                .hint(format!("delete it first: portolan tcp-{kind} delete {portal}")),
+        )
+    }
+
+    /// New connections get the new version of a plugin; open ones keep theirs.
+    pub(super) fn replace_interceptors(&self, name: &str, plugin: &Plugin) {
+        let all: Vec<Arc<Intercepting>> = {
+            let known = self.plugins.intercepting.lock();
+            known.iter().filter_map(Weak::upgrade).collect()
+        };
+        for intercepting in all.iter().filter(|intercepting| intercepting.plugin == name) {
+            if let Err(error) = intercepting.interceptors.replace(plugin, None) {
+                tracing::error!(plugin = name, "an interceptor keeps its old plugin: {error}");
+            }
+        }
+    }
+}
