@@ -130,7 +130,10 @@ async fn live(
                 Ok(())
             }
         };
-        engine::run_assembled(running, control, ready, std::future::pending()).await
+        let node = Arc::clone(&running);
+        let result = engine::run_assembled(running, control, ready, std::future::pending()).await;
+        node.node.release();
+        result
     }
     .await;
     if result.is_err()

@@ -103,7 +103,8 @@ pub async fn run_node_with(
 }
 
 /// Let an assembled node run until `stop` resolves, somebody asks it to stop, or `ready` fails; then stop it cleanly. Its
-/// owner can manage it over `control`, if that is given.
+/// owner can manage it over `control`, if that is given. Its lock is held on: where a node is a process, who finds the lock free
+/// finds the process gone.
 pub(crate) async fn run_assembled<R: Future<Output = Result<()>>>(
     running: Arc<Running>,
     control: Option<UnixListener>,
@@ -112,7 +113,6 @@ pub(crate) async fn run_assembled<R: Future<Output = Result<()>>>(
 ) -> Result<()> {
     let result = serve(&running, control, ready, stop).await;
     running.stop().await;
-    running.node.release();
     tracing::info!("stopped");
     result
 }
