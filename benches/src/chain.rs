@@ -4,6 +4,7 @@
 //! For what has to be counted inside the processes. How long things take is better asked of real processes ([`crate::paths`]).
 
 use std::fmt::Display;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -278,5 +279,22 @@ impl Chain {
         for party in [self.near.party, self.far.party, self.relay.party] {
             party.node.stop_blocking();
         }
+    }
+}
+
+/// Is a chain that leads to `service`, until the process is ended. Calls `ready` with the inlet's address.
+///
+/// # Errors
+/// When a part cannot be made.
+pub fn run(service: SocketAddr, ready: impl FnOnce(SocketAddr)) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let chain = runtime
+        .block_on(Chain::start(service, 1))
+        .map_err(|failure| io::Error::other(failure.0))?;
+    ready(chain.near.inlet.local());
+    loop {
+        std::thread::park();
     }
 }

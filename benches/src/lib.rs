@@ -17,6 +17,7 @@
 //! | [`paths`] | the paths that are compared, each with its processes |
 //! | [`report`] | the table, the ratios, the aims |
 //! | [`checks`] | an aim, and whether it is met |
+//! | [`round_trips`] | round trips, and what each process does for one |
 //! | [`idle`] | what idle connections and workers cost |
 //! | [`stalls`] | what a connection that stalls costs those beside it |
 //! | [`cores`] | what a second core brings |
@@ -46,6 +47,7 @@ pub mod plot;
 pub mod proxy;
 pub mod relay_scale;
 pub mod report;
+pub mod round_trips;
 pub mod service;
 pub mod soak;
 pub mod stalls;

@@ -52,6 +52,19 @@ pub fn copying_proxies(service: SocketAddr) -> Result<Path, Failure> {
     Ok(path)
 }
 
+/// Inlet, relay and outlet of the libraries alone, without what the product's binary puts around them, in one process: this
+/// program, started with `chain`.
+///
+/// # Errors
+/// When it does not start.
+pub fn chain(service: SocketAddr) -> Result<Path, Failure> {
+    let (process, entry) = own_process(&["chain", "--to", &service.to_string()])?;
+    Ok(Path {
+        entry,
+        processes: vec![process],
+    })
+}
+
 /// Starts this program once more, in another role: its process, and the address that it prints when it listens.
 ///
 /// # Errors

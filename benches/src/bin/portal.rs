@@ -15,7 +15,9 @@ use portolan_benches::load::{self, Failure, Figures, Plan};
 use portolan_benches::paths::{self, Path, Portolan};
 use portolan_benches::report::{self, Row};
 use portolan_benches::service::{self, Service};
-use portolan_benches::{cleanup, cores, idle, interceptors, proxy, relay_scale, soak, stalls};
+use portolan_benches::{
+    chain, cleanup, cores, idle, interceptors, proxy, relay_scale, round_trips, soak, stalls,
+};
 use serde::Serialize;
 
 /// Compares a portal with other ways through, side by side in one run: no tunnel, three plain copying proxies, a pair of
@@ -65,6 +67,12 @@ enum Command {
     },
     /// What an interceptor that passes bytes leaves of a portal's throughput, in nodes of this process.
     Interceptors,
+    /// Round trips in short turns beside the copying proxies, and what each process does for one.
+    RoundTrips {
+        /// Another build of the binary, to compare in the same run.
+        #[arg(long, value_name = "FILE")]
+        against: Option<PathBuf>,
+    },
     /// What two arbiters do in relation to one, and a portal striped over two connections to one over one.
     Cores,
     /// One project node with many members and their relays.
@@ -95,6 +103,13 @@ enum Command {
         #[arg(long)]
         to: SocketAddr,
     },
+    /// Be inlet, relay and outlet of the libraries alone, in three nodes of one process; prints its address when it listens.
+    #[command(hide = true)]
+    Chain {
+        /// Where to connect.
+        #[arg(long)]
+        to: SocketAddr,
+    },
     /// Be a service that sends back what comes, for many connections; prints its address when it listens.
     #[command(hide = true)]
     Serve,
@@ -113,6 +128,7 @@ fn main() -> ExitCode {
     raise_file_limit();
     let served = match &arguments.command {
         Some(Command::Copy { listen, to }) => Some(proxy::run(*listen, *to, |address| println!("{address}"))),
+        Some(Command::Chain { to }) => Some(chain::run(*to, |address| println!("{address}"))),
         Some(Command::Serve) => Some(service::serve_many(|address| println!("{address}"))),
         _ => None,
     };
@@ -185,6 +201,15 @@ fn run(arguments: &Arguments) -> Result<Vec<Check>, Failure> {
             plan.rounds = arguments.rounds.unwrap_or(plan.rounds).max(1);
             stalls::run(&binary, &plan, arguments.only.as_deref())
         }
+        Some(Command::RoundTrips { against }) => {
+            let mut plan = if quick {
+                round_trips::Plan::QUICK
+            } else {
+                round_trips::Plan::DEFAULT
+            };
+            plan.rounds = arguments.rounds.unwrap_or(plan.rounds).max(1);
+            round_trips::run(&binary, against.as_deref(), arguments.only.as_deref(), &plan)
+        }
         Some(Command::Cores) => {
             let mut plan = if quick {
                 cores::Plan::QUICK
@@ -215,7 +240,9 @@ fn run(arguments: &Arguments) -> Result<Vec<Check>, Failure> {
             };
             soak::run(&binary, &plan)
         }
-        Some(Command::Copy { .. } | Command::Serve | Command::Interceptors) => Ok(Vec::new()),
+        Some(Command::Copy { .. } | Command::Chain { .. } | Command::Serve | Command::Interceptors) => {
+            Ok(Vec::new())
+        }
     }
 }
 
