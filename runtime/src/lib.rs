@@ -74,6 +74,7 @@ mod router;
 mod run;
 pub mod services;
 mod stock;
+mod turn;
 pub mod wire;
 pub mod worker;
 

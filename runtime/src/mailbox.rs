@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use crate::Envelope;
 use crate::stock;
+use crate::turn::Place;
 
 /// How much may wait in a mailbox. One message always fits into an empty one, whatever its size. As the worker takes
 /// all that waits at once, twice as much can be held at a time.
@@ -45,6 +46,8 @@ pub(crate) enum PushError {
 pub(crate) struct Mailbox {
     messages: u32,
     bytes: u32,
+    /// Where the receiver runs.
+    pub(crate) place: Place,
     state: Mutex<State>,
 }
 
@@ -75,6 +78,7 @@ impl Mailbox {
         Self {
             messages: bound(capacity.messages),
             bytes: bound(capacity.bytes),
+            place: Place::default(),
             state: Mutex::default(),
         }
     }
@@ -96,7 +100,9 @@ impl Mailbox {
             state.queue.push_back(envelope);
             if state.busy { None } else { state.receiver.take() }
         };
-        if let Some(waker) = waker {
+        if let Some(waker) = waker
+            && !self.place.run_next()
+        {
             waker.wake();
         }
         Ok(())

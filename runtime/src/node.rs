@@ -17,6 +17,7 @@ use crate::mailbox::Mailbox;
 use crate::message::{Message, Routed};
 use crate::router::{Record, Refusals, Router};
 use crate::run::{run_processor, run_sync_worker, run_worker};
+use crate::turn::Task;
 use crate::worker::{Passage, Placement, Processor, SyncWorker, Worker, WorkerOptions};
 use crate::{Address, Body, Route};
 
@@ -218,9 +219,10 @@ impl Actor for WorkerActor {
 
 impl WorkerActor {
     /// On the arbiter that this thread is.
-    fn run(worker: impl Future<Output = ()> + 'static) {
+    fn run(mailbox: &Mailbox, worker: impl Future<Output = ()> + 'static) {
+        let task = Task::new(&mailbox.place, worker);
         Self::create(|ctx| {
-            ctx.spawn(wrap_future::<_, Self>(worker).map(|(), _, ctx| ctx.stop()));
+            ctx.spawn(wrap_future::<_, Self>(task).map(|(), _, ctx| ctx.stop()));
             Self
         });
     }
@@ -419,8 +421,9 @@ impl Node {
         let cell = self.register(owner, options, None)?;
         let address = cell.primary().clone();
         let arbiter = self.arbiter(cell.arbiter as usize).ok_or(Error::Stopped)?.clone();
+        let mailbox = Arc::clone(&cell.mailbox);
         let ctx = Context::new(self.clone(), cell);
-        let start = move || WorkerActor::run(task(ctx));
+        let start = move || WorkerActor::run(&mailbox, task(ctx));
         if ARBITER.get() == Some(arbiter.key) {
             start();
         } else if !arbiter.handle.spawn_fn(start) {
