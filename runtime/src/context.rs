@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::access::{AccessControl, Delivery};
 use crate::body::Body;
 use crate::cell::Cell;
@@ -15,7 +17,7 @@ use crate::flow::Flow;
 use crate::mailbox::{Mailbox, PushError};
 use crate::message::{Envelope, Message, Routed};
 use crate::node::Node;
-use crate::router::{Known, Next, Record};
+use crate::router::{Known, Next, Record, Through};
 use crate::worker::{Passage, Processor, SyncWorker, Worker, WorkerOptions};
 use crate::{Address, Payload, Route};
 
@@ -34,7 +36,21 @@ const SPARE_OUTBOXES: usize = 8;
 /// Messages that a worker handles before it lets others on its thread go on.
 const TURN: u32 = 256;
 
-type Outbox = VecDeque<(Arc<Mailbox>, Envelope)>;
+/// What finds no room.
+#[derive(Default)]
+struct Unsent {
+    outbox: VecDeque<(Arc<Mailbox>, Envelope)>,
+    /// Where numbered messages have found none, and are nevertheless.
+    over: Vec<Arc<Mailbox>>,
+    /// So many.
+    over_messages: usize,
+}
+
+impl Unsent {
+    fn is_empty(&self) -> bool {
+        self.outbox.is_empty() && self.over.is_empty()
+    }
+}
 
 /// A worker's own view of its node.
 ///
@@ -44,8 +60,8 @@ pub struct Context {
     node: Node,
     cell: Arc<Cell>,
     batch: VecDeque<Envelope>,
-    /// What finds no room. Most workers never need one.
-    outbox: Option<Box<Outbox>>,
+    /// Most workers never need it.
+    unsent: Option<Box<Unsent>>,
     known: Option<Known>,
     turn: u32,
 }
@@ -56,7 +72,7 @@ impl Context {
             node,
             cell,
             batch: VecDeque::new(),
-            outbox: None,
+            unsent: None,
             known: None,
             turn: 0,
         }
@@ -120,22 +136,16 @@ impl Context {
         };
         let router = self.node.router();
         let target = router.admit_known(sender, index, &message, &mut self.known)?;
-        if target.passage.is_some() {
+        if target.passage.get().is_some() && target.way_through().is_some() {
             return self.forward_through(index, message);
         }
         let envelope = Envelope {
             source: sender.address.clone(),
             message,
         };
-        if self.outbox.as_ref().is_none_or(|outbox| outbox.is_empty()) {
-            match target.mailbox.try_push(envelope) {
-                Ok(()) => Ok(()),
-                Err(PushError::Closed) => Err(SendError::NotFound(target.address.clone())),
-                Err(PushError::Full(envelope)) => keep(&mut self.outbox, target, envelope),
-            }
-        } else {
-            keep(&mut self.outbox, target, envelope)
-        }
+        // What others send goes through the passage of such a worker, and must not overtake what it sends itself.
+        let is_numbered = self.cell.records[0].is_numbering();
+        put(&mut self.unsent, target, envelope, is_numbered)
     }
 
     /// Sends a message on that was admitted to a passage.
@@ -145,18 +155,21 @@ impl Context {
         };
         let first = Arc::clone(first.record());
         let passed = self.node.router().pass(&self.node, sender, first, &mut message)?;
-        let Next::Mailbox(target, source) = passed else {
+        let Next::Mailbox { target, source, last } = passed else {
             return Ok(());
         };
-        let envelope = Envelope { source, message };
-        if self.has_unsent() {
-            return keep(&mut self.outbox, &target, envelope);
-        }
-        match target.mailbox.try_push(envelope) {
-            Ok(()) => Ok(()),
-            Err(PushError::Closed) => Err(SendError::NotFound(target.address.clone())),
-            Err(PushError::Full(envelope)) => keep(&mut self.outbox, &target, envelope),
-        }
+        let is_numbered = last.as_ref().is_some_and(|last| last.is_numbering());
+        put(
+            &mut self.unsent,
+            &target,
+            Envelope { source, message },
+            is_numbered,
+        )
+        .inspect_err(|error| {
+            if let Some(through) = last.as_ref().and_then(|last| last.passage.get()) {
+                through.passage.lost(&self.node, error);
+            }
+        })
     }
 
     /// Asks a rule about a message that has arrived: for workers that answer what they refuse, instead of letting the
@@ -190,7 +203,21 @@ impl Context {
 
     /// Whether messages wait for room at their destinations.
     pub fn has_unsent(&self) -> bool {
-        self.outbox.as_ref().is_some_and(|outbox| !outbox.is_empty())
+        self.unsent.as_ref().is_some_and(|unsent| !unsent.is_empty())
+    }
+
+    /// Says that messages to the primary address go through this passage from now on, in the turn of whoever sends them, and from
+    /// there on from the address with the index `from`; see [`Passage`]. Only while this worker waits for messages and has none:
+    /// else, and from other threads, they come to its mailbox, and it must do the same with them. Can be said once.
+    pub fn set_passage(&self, passage: Arc<dyn Passage>, from: usize) {
+        let from = (from > 0).then(|| self.cell.records.get(from).cloned()).flatten();
+        let through = Box::new(Through {
+            passage,
+            from,
+            has_worker: true,
+            known: Mutex::default(),
+        });
+        let _ = self.cell.records[0].passage.set(through);
     }
 
     /// Whether others wait for room in this worker's mailbox, and handle no further messages meanwhile.
@@ -198,7 +225,7 @@ impl Context {
         self.cell.mailbox.is_waited_for()
     }
 
-    /// Waits until all that was forwarded is in the mailboxes that it is for. The runtime does this after each message
+    /// Waits until all that was forwarded has found room in the mailboxes that it is for. The runtime does this after each message
     /// of a [`SyncWorker`].
     pub async fn flush(&mut self) {
         while let Some((mailbox, size)) = self.deliver_unsent() {
@@ -211,25 +238,39 @@ impl Context {
                 own.poll_closed(cx).map(|()| false)
             });
             if !has_room.await {
-                self.outbox = None;
+                self.unsent = None;
                 return;
             }
+            self.has_room(&mailbox);
         }
     }
 
     /// Delivers what waits, up to a message for which there is no room: gives its mailbox and size. Apart from
     /// [`Context::flush`], whose future has no place for a message then.
     fn deliver_unsent(&mut self) -> Option<(Arc<Mailbox>, usize)> {
-        let outbox = self.outbox.as_mut()?;
-        while let Some((mailbox, envelope)) = outbox.pop_front() {
+        let unsent = self.unsent.as_mut()?;
+        if let Some(mailbox) = unsent.over.last() {
+            return Some((Arc::clone(mailbox), 1));
+        }
+        while let Some((mailbox, envelope)) = unsent.outbox.pop_front() {
             if let Err(PushError::Full(envelope)) = mailbox.try_push(envelope) {
                 let size = envelope.message.payload.len();
-                outbox.push_front((Arc::clone(&mailbox), envelope));
+                unsent.outbox.push_front((Arc::clone(&mailbox), envelope));
                 return Some((mailbox, size));
             }
         }
-        give_outbox(self.outbox.take());
+        give_unsent(self.unsent.take());
         None
+    }
+
+    /// There is room again in this mailbox.
+    fn has_room(&mut self, mailbox: &Arc<Mailbox>) {
+        if let Some(unsent) = &mut self.unsent {
+            unsent.over.retain(|over| !Arc::ptr_eq(over, mailbox));
+            if unsent.over.is_empty() {
+                unsent.over_messages = 0;
+            }
+        }
     }
 
     /// Sends a body along a route, and waits until it is in the next mailbox. Answers come back to the primary
@@ -386,6 +427,7 @@ impl Context {
     pub fn poll_flush(&mut self, cx: &mut std::task::Context<'_>) -> Poll<()> {
         while let Some((mailbox, size)) = self.deliver_unsent() {
             ready!(mailbox.poll_room(size, cx));
+            self.has_room(&mailbox);
         }
         Poll::Ready(())
     }
@@ -481,38 +523,73 @@ impl Context {
     }
 }
 
-/// Keeps what finds no room, in order.
-#[cold]
-fn keep(outbox: &mut Option<Box<Outbox>>, target: &Record, envelope: Envelope) -> Result<(), SendError> {
-    let outbox = outbox.get_or_insert_with(take_outbox);
-    if outbox.len() >= OUTBOX_LIMIT {
-        return Err(SendError::Overloaded(target.address.clone()));
+/// Puts a message into a mailbox, or keeps what finds no room, in order.
+#[inline]
+fn put(
+    unsent: &mut Option<Box<Unsent>>,
+    target: &Record,
+    envelope: Envelope,
+    is_numbered: bool,
+) -> Result<(), SendError> {
+    let pushed = if is_numbered {
+        if unsent
+            .as_ref()
+            .is_some_and(|unsent| unsent.over_messages >= OUTBOX_LIMIT)
+        {
+            return Err(SendError::Overloaded(target.address.clone()));
+        }
+        target.mailbox.push_numbered(envelope)
+    } else if unsent.as_ref().is_some_and(|unsent| !unsent.is_empty()) {
+        Err(PushError::Full(envelope))
+    } else {
+        target.mailbox.try_push(envelope).map(|()| true)
+    };
+    match pushed {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            note_over(unsent.get_or_insert_with(take_unsent), &target.mailbox);
+            Ok(())
+        }
+        Err(PushError::Closed) => Err(SendError::NotFound(target.address.clone())),
+        Err(PushError::Full(envelope)) => {
+            let outbox = &mut unsent.get_or_insert_with(take_unsent).outbox;
+            if outbox.len() >= OUTBOX_LIMIT {
+                return Err(SendError::Overloaded(target.address.clone()));
+            }
+            outbox.push_back((Arc::clone(&target.mailbox), envelope));
+            Ok(())
+        }
     }
-    outbox.push_back((Arc::clone(&target.mailbox), envelope));
-    Ok(())
+}
+
+fn note_over(unsent: &mut Unsent, mailbox: &Arc<Mailbox>) {
+    unsent.over_messages += 1;
+    if !unsent.over.iter().any(|known| Arc::ptr_eq(known, mailbox)) {
+        unsent.over.push(Arc::clone(mailbox));
+    }
 }
 
 thread_local! {
     #[allow(clippy::vec_box)] // A context has a pointer to its outbox, which most have none of, and takes these as they are.
-    static SPARE: RefCell<Vec<Box<Outbox>>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Vec<Box<Unsent>>> = const { RefCell::new(Vec::new()) };
 }
 
-fn take_outbox() -> Box<Outbox> {
+fn take_unsent() -> Box<Unsent> {
     let spare = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten();
     spare.unwrap_or_default()
 }
 
 /// Keeps an outbox, which must be empty, for others.
-fn give_outbox(outbox: Option<Box<Outbox>>) {
-    let Some(outbox) = outbox.filter(|outbox| outbox.capacity() <= KEPT_OUTBOX) else {
+fn give_unsent(unsent: Option<Box<Unsent>>) {
+    let Some(unsent) = unsent.filter(|unsent| unsent.outbox.capacity() <= KEPT_OUTBOX) else {
         return;
     };
-    debug_assert!(outbox.is_empty());
+    debug_assert!(unsent.is_empty());
     // A thread that ends keeps nothing any more.
     let _ = SPARE.try_with(|spare| {
         let mut spare = spare.borrow_mut();
         if spare.len() < SPARE_OUTBOXES {
-            spare.push(outbox);
+            spare.push(unsent);
         }
     });
 }
@@ -569,7 +646,7 @@ mod tests {
                     .forward(Message::new("target", sender.address(), vec![number]))
                     .unwrap();
             }
-            assert!(sender.has_unsent() && sender.outbox.is_some());
+            assert!(sender.has_unsent() && sender.unsent.is_some());
             assert_eq!(spares(), 0);
             let taking = async {
                 for number in 0..3_u8 {
@@ -578,7 +655,7 @@ mod tests {
                 }
             };
             tokio::join!(sender.flush(), taking);
-            assert!(sender.outbox.is_none());
+            assert!(sender.unsent.is_none());
             assert_eq!(spares(), 1);
         }
         node.stop().await;

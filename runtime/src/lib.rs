@@ -42,9 +42,16 @@
 //! All three are checked in one place, for every delivery, without allocation. A refusal is counted, logged at a
 //! limited rate, and returned to the sender as an error, so that a byte stream can be closed instead of getting a hole.
 //!
+//! # When a worker runs
+//!
+//! A [`Passage`] runs when something is sent to it, inside the send. A worker with a mailbox that gets a message from another one
+//! on its own thread runs as soon as that one returns; the event loop is not asked. One can be both, with
+//! [`Context::set_passage`]: the encryptor and the decryptor of a secure channel are. So a message that came in by a socket is on its
+//! way out of the node before that thread looks at anything else.
+//!
 //! # What is bounded
 //!
-//! Mailboxes ([`Capacity`]), routes ([`MAX_HOPS`]), addresses ([`MAX_ADDRESS_LENGTH`]), log lines about refusals. A
+//! Mailboxes ([`Capacity`]; records of channels, which must keep their order, may be one more from each sender), routes ([`MAX_HOPS`]), addresses ([`MAX_ADDRESS_LENGTH`]), log lines about refusals. A
 //! full mailbox loses nothing: its senders wait.
 //!
 //! # Modules

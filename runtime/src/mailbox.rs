@@ -8,6 +8,7 @@
 //! gives it back when it is empty again. So a worker that waits costs next to nothing, and a message costs no allocation.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
@@ -37,6 +38,7 @@ impl Default for Capacity {
     }
 }
 
+/// Why a message is not in a mailbox.
 pub(crate) enum PushError {
     Full(Envelope),
     Closed,
@@ -48,6 +50,9 @@ pub(crate) struct Mailbox {
     bytes: u32,
     /// Where the receiver runs.
     pub(crate) place: Place,
+    /// Nothing is here, and nothing was taken out that has not been handled. Changed under the lock; other threads than the
+    /// receiver's own learn nothing from it.
+    is_idle: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -79,18 +84,31 @@ impl Mailbox {
             messages: bound(capacity.messages),
             bytes: bound(capacity.bytes),
             place: Place::default(),
+            is_idle: AtomicBool::new(true),
             state: Mutex::default(),
         }
     }
 
     pub(crate) fn try_push(&self, envelope: Envelope) -> Result<(), PushError> {
+        self.push(envelope, false).map(drop)
+    }
+
+    /// Puts a message in that has a number, which it must not lose its place for: a record of a channel. What others send would
+    /// overtake it, if it waited elsewhere for room. `false` if there was none: its sender must wait then until there is
+    /// ([`Mailbox::poll_room`]), so that there is at most one more from each.
+    pub(crate) fn push_numbered(&self, envelope: Envelope) -> Result<bool, PushError> {
+        self.push(envelope, true)
+    }
+
+    fn push(&self, envelope: Envelope, is_numbered: bool) -> Result<bool, PushError> {
         let size = envelope.message.payload.len();
-        let waker = {
+        let (waker, fits) = {
             let mut state = self.state.lock();
             if state.closed {
                 return Err(PushError::Closed);
             }
-            if self.is_full(&state, size) {
+            let fits = !self.is_full(&state, size);
+            if !fits && !is_numbered {
                 return Err(PushError::Full(envelope));
             }
             if state.queue.capacity() == 0 {
@@ -98,14 +116,22 @@ impl Mailbox {
             }
             state.bytes += size;
             state.queue.push_back(envelope);
-            if state.busy { None } else { state.receiver.take() }
+            self.is_idle.store(false, Ordering::Relaxed);
+            let waker = if state.busy { None } else { state.receiver.take() };
+            (waker, fits)
         };
         if let Some(waker) = waker
             && !self.place.run_next()
         {
             waker.wake();
         }
-        Ok(())
+        Ok(fits)
+    }
+
+    /// Whether the receiver runs on this thread, has handled all that was ever in here and waits for more.
+    #[inline]
+    pub(crate) fn is_idle_here(&self) -> bool {
+        self.is_idle.load(Ordering::Relaxed) && self.place.is_here()
     }
 
     fn is_full(&self, state: &State, size: usize) -> bool {
@@ -139,6 +165,7 @@ impl Mailbox {
                 stock::give(std::mem::take(batch));
                 state.busy = false;
                 state.wake_receiver(cx);
+                self.is_idle.store(true, Ordering::Relaxed);
                 return Poll::Pending;
             }
             std::mem::swap(&mut state.queue, batch);

@@ -15,7 +15,7 @@ use crate::error::{Denial, Error, Result};
 use crate::flow::Flow;
 use crate::mailbox::Mailbox;
 use crate::message::{Message, Routed};
-use crate::router::{Record, Refusals, Router};
+use crate::router::{Record, Refusals, Router, Through};
 use crate::run::{run_processor, run_sync_worker, run_worker};
 use crate::turn::Task;
 use crate::worker::{Passage, Placement, Processor, SyncWorker, Worker, WorkerOptions};
@@ -485,7 +485,11 @@ impl Node {
                         producer: options.producer.map(OnceLock::from).unwrap_or_default(),
                         alias: options.alias.map(OnceLock::from).unwrap_or_default(),
                         cell: cell.clone(),
-                        passage: passage.clone(),
+                        passage: passage
+                            .clone()
+                            .map(passive)
+                            .map(OnceLock::from)
+                            .unwrap_or_default(),
                         released: AtomicBool::new(false),
                     })
                 })
@@ -814,4 +818,14 @@ impl Node {
         });
         let _ = stopper.join();
     }
+}
+
+/// A passage without a worker.
+fn passive(passage: Arc<dyn Passage>) -> Box<Through> {
+    Box::new(Through {
+        passage,
+        from: None,
+        has_worker: false,
+        known: Mutex::default(),
+    })
 }

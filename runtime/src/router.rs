@@ -38,9 +38,21 @@ pub(crate) struct Record {
     pub(crate) alias: OnceLock<Arc<Flow>>,
     pub(crate) cell: Weak<Cell>,
     /// Messages to this address are changed and go on at once.
-    pub(crate) passage: Option<Arc<dyn Passage>>,
+    pub(crate) passage: OnceLock<Box<Through>>,
     /// Set when the address is released: whoever remembers this record must look again.
     pub(crate) released: AtomicBool,
+}
+
+/// How messages go through an address.
+pub(crate) struct Through {
+    pub(crate) passage: Arc<dyn Passage>,
+    /// From which of the worker's addresses they go on, if that is another one.
+    pub(crate) from: Option<Arc<Record>>,
+    /// There is a worker behind it, which does the same with what comes by its mailbox: messages go through only on that worker's
+    /// thread, and while none waits there, which they would overtake.
+    pub(crate) has_worker: bool,
+    /// Where the last one went.
+    pub(crate) known: Mutex<Option<Known>>,
 }
 
 /// Where a sender's last message went. Most go to the same place as the one before, and need no look-up then.
@@ -52,6 +64,20 @@ pub(crate) struct Known {
 }
 
 impl Record {
+    /// How a message can go through here now.
+    #[inline]
+    pub(crate) fn way_through(&self) -> Option<&Through> {
+        let through = self.passage.get()?;
+        let open = !through.has_worker || (through.passage.is_ready() && self.mailbox.is_idle_here());
+        open.then_some(through)
+    }
+
+    /// Whether what comes from here has a number in an order that must not be broken.
+    #[inline]
+    pub(crate) fn is_numbering(&self) -> bool {
+        self.passage.get().is_some_and(|through| through.has_worker)
+    }
+
     pub(crate) fn flow(&self) -> Option<&Arc<Flow>> {
         self.producer.get().or_else(|| self.alias.get())
     }
@@ -149,8 +175,14 @@ const MAX_PASSAGES: usize = 2 * MAX_HOPS + 2;
 
 /// Where a message goes after it has been through all passages at its front.
 pub(crate) enum Next {
-    /// To a mailbox, and from which address it comes there.
-    Mailbox(Arc<Record>, Address),
+    /// To a mailbox.
+    Mailbox {
+        target: Arc<Record>,
+        /// From which address it comes there.
+        source: Address,
+        /// The passage that it went through last.
+        last: Option<Arc<Record>>,
+    },
     /// Nowhere: a passage has taken it.
     Taken,
 }
@@ -176,12 +208,17 @@ impl Router {
     ) -> Result<Next, SendError> {
         let mut at = first;
         let mut source = sender.address.clone();
+        let mut last = None;
         for _ in 0..MAX_PASSAGES {
-            let Some(passage) = &at.passage else {
-                return Ok(Next::Mailbox(at, source));
+            let Some(through) = at.way_through() else {
+                return Ok(Next::Mailbox {
+                    target: at,
+                    source,
+                    last,
+                });
             };
             let bytes = message.payload.len();
-            match passage.pass(node, &source, message) {
+            match through.passage.pass(node, &source, message) {
                 Ok(true) => {}
                 Ok(false) => return Ok(Next::Taken),
                 Err(error) => {
@@ -189,12 +226,27 @@ impl Router {
                     return Err(SendError::NotPassed(at.address.clone()));
                 }
             }
-            let next = self.admit(&at, message);
-            passage.passed(bytes, next.is_ok());
-            source = at.address.clone();
-            at = next?;
+            let from = through.from.as_ref().unwrap_or(&at);
+            source = from.address.clone();
+            let next = self.admit_on(from, &through.known, message);
+            through.passage.passed(bytes, next.is_ok());
+            let next = next.inspect_err(|error| through.passage.lost(node, error))?;
+            last = Some(std::mem::replace(&mut at, next));
         }
         Err(SendError::NotPassed(at.address.clone()))
+    }
+
+    /// As [`Router::admit`], for a passage, where several threads may be at a time.
+    fn admit_on(
+        &self,
+        from: &Record,
+        known: &Mutex<Option<Known>>,
+        message: &Message,
+    ) -> Result<Arc<Record>, SendError> {
+        match known.try_lock() {
+            Some(mut known) => self.admit_known(from, 0, message, &mut known).map(Arc::clone),
+            None => self.admit(from, message),
+        }
     }
 
     pub(crate) fn new() -> Self {
@@ -235,6 +287,13 @@ impl Router {
                 .remove_if(&record.address, |_, found| Arc::ptr_eq(found, record));
             // After the removal, so that who sees this does not find the record again.
             record.released.store(true, Ordering::Release);
+            if let Some(through) = record.passage.get()
+                // A rule that is being asked about a message from here may be what stops it.
+                && let Some(mut known) = through.known.try_lock()
+            {
+                // Two that have sent to each other would keep each other.
+                *known = None;
+            }
             if removed.is_some()
                 && let Some((_, flows)) = self.consumed.remove(&record.address)
             {

@@ -77,6 +77,13 @@ impl Place {
             .store(u64::from(thread) << 32 | u64::from(place), Ordering::Relaxed);
     }
 
+    /// Whether that is on this thread.
+    #[inline]
+    pub(crate) fn is_here(&self) -> bool {
+        let thread = (self.0.load(Ordering::Relaxed) >> 32) as u32;
+        thread != 0 && TURN.try_with(|turn| turn.thread.get() == thread).unwrap_or(false)
+    }
+
     /// Has the worker run behind the one that runs now. `false` if none does on the worker's own thread: then it must be woken.
     #[inline]
     pub(crate) fn run_next(&self) -> bool {

@@ -7,7 +7,7 @@ use crate::access::AccessControl;
 use crate::body::Body;
 use crate::cell::Stage;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Result, SendError};
 use crate::flow::Flow;
 use crate::mailbox::Capacity;
 use crate::message::{Envelope, Message, Peer, Routed};
@@ -79,6 +79,15 @@ pub trait Passage: Send + Sync + 'static {
 
     /// Told whether a message of this many bytes was accepted by its next hop.
     fn passed(&self, _bytes: usize, _accepted: bool) {}
+
+    /// Told that a message that it has changed did not get to its next hop.
+    fn lost(&self, _node: &Node, _error: &SendError) {}
+
+    /// Whether it takes messages now. For one that [has a worker behind it](crate::Context::set_passage): if not, they go to that
+    /// worker's mailbox.
+    fn is_ready(&self) -> bool {
+        true
+    }
 }
 
 /// A worker that is driven by a source of its own, for instance a socket, instead of by messages.

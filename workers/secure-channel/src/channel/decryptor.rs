@@ -2,8 +2,11 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use portolan_runtime::{Context, LocalInfo, MAX_HOPS, Message, Route, Sealing};
+use parking_lot::Mutex;
+use portolan_runtime::{Address, Context, MAX_HOPS, Message, Node, Passage, Result, Route, Sealing};
+use tokio::sync::Notify;
 
 use super::service::{Registration, Shared};
 use super::slots::Slot;
@@ -19,15 +22,31 @@ pub(super) const INTERNAL: usize = 1;
 
 type Ended = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Opens records in the buffer that they came in.
-pub(super) struct Decryptor {
+/// Opens records in the buffer that they came in: those that go through in the turn of whoever received them, and those that come
+/// by the decryptor's mailbox.
+pub(super) struct Opening {
     pub(super) state: Arc<State>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) opener: Opener,
-    pub(super) judge: Judge,
-    pub(super) gaps: GapPolicy,
+    gaps: GapPolicy,
+    numbered: Mutex<Numbered>,
+    /// What a record that went through asks the worker to do. None goes through until it is done.
+    asked: Mutex<Option<Step>>,
+    is_asked: AtomicBool,
+    told: Notify,
+}
+
+/// What has to be used in order.
+struct Numbered {
+    opener: Opener,
     /// The highest nonce whose outer return route was looked at (spec 02 §6.6).
-    pub(super) newest_route: u64,
+    newest_route: u64,
+}
+
+/// The worker of the receiving direction: it does what records ask for beyond being opened, takes those that do not go through at
+/// once, and ends with the connection.
+pub(super) struct Decryptor {
+    pub(super) opening: Arc<Opening>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) judge: Judge,
     /// Keeps the channel in the list of open ones.
     pub(super) _registration: Registration,
     /// The listener's place, at the responder.
@@ -46,25 +65,37 @@ enum Step {
 
 impl Decryptor {
     /// Until the channel is closed. When this returns the context goes, and with it the encryptor.
-    pub(super) async fn run(mut self, mut ctx: Context) {
+    pub(super) async fn run(self, mut ctx: Context) {
+        ctx.set_passage(Arc::clone(&self.opening) as Arc<dyn Passage>, INTERNAL);
         let reason = self.serve(&mut ctx).await;
-        self.state.close(reason);
-        tracing::debug!(channel = %self.state.peer.channel, peer = %self.state.remote, "closed: {reason}");
+        let state = &self.opening.state;
+        state.close(reason);
+        tracing::debug!(channel = %state.peer.channel, peer = %state.remote, "closed: {reason}");
     }
 
-    async fn serve(&mut self, ctx: &mut Context) -> CloseReason {
+    async fn serve(&self, ctx: &mut Context) -> CloseReason {
         let mut transport_ended = self.transport_ended(ctx);
         loop {
             // The message is gone before anything else is waited for: an idle channel keeps no space for one.
             let step = {
                 let envelope = tokio::select! {
                     biased;
-                    envelope = ctx.next() => envelope,
+                    // What went through came before what is in the mailbox.
+                    step = self.opening.asked() => Err(step),
+                    envelope = ctx.next() => Ok(envelope),
                     () = &mut transport_ended => return CloseReason::TransportLost,
                 };
                 match envelope {
-                    Some(envelope) => self.handle(ctx, envelope.message),
-                    None => return CloseReason::Stopped,
+                    Ok(Some(mut envelope)) => {
+                        let (is_for_here, step) = self.opening.open(&mut envelope.message);
+                        if is_for_here {
+                            // A refusal is counted and logged by the router; the peer learns nothing (spec 01 T14).
+                            let _ = ctx.forward_from(INTERNAL, envelope.message);
+                        }
+                        step
+                    }
+                    Ok(None) => return CloseReason::Stopped,
+                    Err(step) => step,
                 }
             };
             match step {
@@ -73,6 +104,7 @@ impl Decryptor {
                 Step::Close(reason) => return reason,
                 Step::Refresh(plaintext) => Box::pin(self.refresh(plaintext)).await,
             }
+            self.opening.is_asked.store(false, Ordering::Release);
             if ctx.has_unsent() {
                 ctx.flush().await;
             }
@@ -81,23 +113,81 @@ impl Decryptor {
 
     /// Resolves when what carries our records is gone.
     fn transport_ended(&self, ctx: &Context) -> Ended {
-        match self.state.route.lock().next() {
+        match self.opening.state.route.lock().next() {
             Some(hop) => Box::pin(ctx.node().ended(hop)),
             None => Box::pin(std::future::ready(())),
         }
     }
 
-    fn handle(&mut self, ctx: &mut Context, message: Message) -> Step {
-        let Message {
-            back, mut payload, ..
-        } = message;
+    async fn refresh(&self, plaintext: Vec<u8>) {
+        let (judge, peer, now) = (self.judge.clone(), self.opening.state.remote, self.shared.now());
+        let judged = self
+            .shared
+            .blocking(move || match ChannelMessage::decode(&plaintext) {
+                Ok(ChannelMessage::RefreshCredentials {
+                    change_history,
+                    credentials,
+                }) => judge
+                    .refresh(&peer, change_history, &credentials, now)
+                    .map_err(|error| error.to_string()),
+                _ => Ok(0),
+            })
+            .await;
+        match judged {
+            Some(Ok(accepted)) => {
+                tracing::debug!(peer = %self.opening.state.remote, "presented new credentials, {accepted} accepted");
+            }
+            Some(Err(error)) => {
+                tracing::info!(peer = %self.opening.state.remote, "new credentials are ignored: {error}")
+            }
+            None => {}
+        }
+    }
+}
+
+impl Opening {
+    pub(super) fn new(state: Arc<State>, opener: Opener, gaps: GapPolicy) -> Arc<Self> {
+        Arc::new(Self {
+            state,
+            gaps,
+            numbered: Mutex::new(Numbered {
+                opener,
+                newest_route: 0,
+            }),
+            asked: Mutex::default(),
+            is_asked: AtomicBool::new(false),
+            told: Notify::new(),
+        })
+    }
+
+    /// What a record that went through asks for.
+    async fn asked(&self) -> Step {
+        loop {
+            let told = self.told.notified();
+            if let Some(step) = self.asked.lock().take() {
+                return step;
+            }
+            told.await;
+        }
+    }
+
+    fn ask(&self, step: Step) {
+        *self.asked.lock() = Some(step);
+        self.is_asked.store(true, Ordering::Release);
+        self.told.notify_waiters();
+    }
+
+    /// Makes the message of a record what is in it. Whether there is one to hand on, and what else there is to do.
+    fn open(&self, message: &mut Message) -> (bool, Step) {
+        let payload = &mut message.payload;
         let traffic = &self.state.traffic;
-        let opened = match self.opener.open(payload.as_mut_slice()) {
+        let mut numbered = self.numbered.lock();
+        let opened = match numbered.opener.open(payload.as_mut_slice()) {
             Ok(opened) => opened,
             Err(error) => {
                 Traffic::count(&traffic.rejected, 1);
                 tracing::debug!(channel = %self.state.peer.channel, "a record is dropped: {error}");
-                return Step::Done;
+                return (false, Step::Done);
             }
         };
         let nonce = opened.nonce;
@@ -106,7 +196,7 @@ impl Decryptor {
             Traffic::count(&traffic.gaps, 1);
             tracing::debug!(channel = %self.state.peer.channel, "record {nonce} came {:?}", opened.order);
             if self.gaps == GapPolicy::Close {
-                return Step::Close(CloseReason::Gap);
+                return (false, Step::Close(CloseReason::Gap));
             }
         }
         if let Some(rest) = opened.rest {
@@ -119,61 +209,58 @@ impl Decryptor {
                     payload.strip_front(HEADER_FRONT + header.payload);
                     // Nobody but who opens the record inside can tell whether it is as it was sent.
                     payload.set_sealing(Sealing::Carried);
-                    self.deliver(ctx, header.onward, header.back, payload);
-                    self.follow(nonce, back)
+                    self.deliver(&mut numbered, nonce, message, header.onward, header.back)
                 }
                 Err(error) => {
                     self.complain(&error);
-                    Step::Done
+                    (false, Step::Done)
                 }
             };
         }
         match ChannelMessage::decode(opened.plaintext) {
             Ok(ChannelMessage::Payload {
                 onward,
-                back: inner_back,
+                back,
                 payload: range,
             }) => {
                 Traffic::count(&traffic.received_bytes, range.len());
-                let len = range.len();
                 payload.strip_front(NONCE_LEN + range.start);
-                payload.truncate(len);
-                self.deliver(ctx, onward, inner_back, payload);
-                self.follow(nonce, back)
+                payload.truncate(range.len());
+                self.deliver(&mut numbered, nonce, message, onward, back)
             }
-            Ok(ChannelMessage::RefreshCredentials { .. }) => Step::Refresh(opened.plaintext.to_vec()),
-            Ok(ChannelMessage::Close) => Step::Close(CloseReason::ByPeer),
+            Ok(ChannelMessage::RefreshCredentials { .. }) => {
+                (false, Step::Refresh(opened.plaintext.to_vec()))
+            }
+            Ok(ChannelMessage::Close) => (false, Step::Close(CloseReason::ByPeer)),
             Err(error) => {
                 self.complain(&error);
-                Step::Done
+                (false, Step::Done)
             }
         }
     }
 
-    /// Hands a decrypted message on; who may receive it is for flow control and access control to say.
-    fn deliver(&self, ctx: &mut Context, onward: Route, mut back: Route, payload: portolan_runtime::Payload) {
-        back.prepend(self.state.peer.channel.clone());
-        let local = LocalInfo {
-            peer: Some(Arc::clone(&self.state.peer)),
-        };
-        // A refusal is counted and logged by the router; the peer learns nothing (spec 01 T14).
-        let _ = ctx.forward_from(
-            INTERNAL,
-            Message {
-                onward,
-                back,
-                payload,
-                local,
-            },
-        );
+    /// Who may receive it is for flow control and access control to say.
+    fn deliver(
+        &self,
+        numbered: &mut Numbered,
+        nonce: u64,
+        message: &mut Message,
+        onward: Route,
+        back: Route,
+    ) -> (bool, Step) {
+        message.onward = onward;
+        let outer_back = std::mem::replace(&mut message.back, back);
+        message.back.prepend(self.state.peer.channel.clone());
+        message.local.peer = Some(Arc::clone(&self.state.peer));
+        (true, self.follow(numbered, nonce, outer_back))
     }
 
     /// A responder sends its records the way on which the newest payload came (spec 02 §6.6).
-    fn follow(&mut self, nonce: u64, back: Route) -> Step {
-        if self.state.role == Role::Initiator || nonce <= self.newest_route {
+    fn follow(&self, numbered: &mut Numbered, nonce: u64, back: Route) -> Step {
+        if self.state.role == Role::Initiator || nonce <= numbered.newest_route {
             return Step::Done;
         }
-        self.newest_route = nonce;
+        numbered.newest_route = nonce;
         let mut route = self.state.route.lock();
         let Some((peer, hops)) = route.as_slice().split_last() else {
             return Step::Done;
@@ -190,32 +277,25 @@ impl Decryptor {
         if first_changed { Step::Moved } else { Step::Done }
     }
 
-    async fn refresh(&self, plaintext: Vec<u8>) {
-        let (judge, peer, now) = (self.judge.clone(), self.state.remote, self.shared.now());
-        let judged = self
-            .shared
-            .blocking(move || match ChannelMessage::decode(&plaintext) {
-                Ok(ChannelMessage::RefreshCredentials {
-                    change_history,
-                    credentials,
-                }) => judge
-                    .refresh(&peer, change_history, &credentials, now)
-                    .map_err(|error| error.to_string()),
-                _ => Ok(0),
-            })
-            .await;
-        match judged {
-            Some(Ok(accepted)) => {
-                tracing::debug!(peer = %self.state.remote, "presented new credentials, {accepted} accepted");
-            }
-            Some(Err(error)) => {
-                tracing::info!(peer = %self.state.remote, "new credentials are ignored: {error}")
-            }
-            None => {}
-        }
-    }
-
     fn complain(&self, error: &WireError) {
         tracing::debug!(peer = %self.state.remote, "sent what is no message: {error}");
+    }
+}
+
+impl Passage for Opening {
+    fn pass(&self, _: &Node, _: &Address, message: &mut Message) -> Result<bool> {
+        let (is_for_here, step) = self.open(message);
+        if !matches!(step, Step::Done) {
+            self.ask(step);
+        }
+        Ok(is_for_here)
+    }
+
+    fn carries_records(&self) -> bool {
+        true
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.is_asked.load(Ordering::Acquire)
     }
 }

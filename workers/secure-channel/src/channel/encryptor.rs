@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_runtime::{AccessControl, Address, Context, Envelope, MAX_HOPS, Message, Route, SendError};
-use portolan_runtime::{MailboxOptions, Payload, Result, Sealing, WorkerOptions};
+use parking_lot::Mutex;
+use portolan_runtime::{
+    AccessControl, Address, Context, Envelope, MAX_HOPS, Message, Node, Route, SendError,
+};
+use portolan_runtime::{MailboxOptions, Passage, Payload, Result, Sealing as PayloadSealing, WorkerOptions};
 use tokio::sync::watch;
 
 use super::handshake::stage;
@@ -28,12 +31,24 @@ const MAX_HEADER: usize = u16::MAX as usize;
 /// How long a channel that ends waits for its transport to take the last messages.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Seals messages in the buffer that they came in.
-pub(super) struct Encryptor {
+/// Seals messages in the buffer that they came in: those that go through in the turn of their sender, and those that come by the
+/// encryptor's mailbox.
+struct Sealing {
     state: Arc<State>,
+    numbered: Mutex<Numbered>,
+}
+
+/// What has to be used in order.
+struct Numbered {
     sealer: Sealer,
     /// Where heads are written before they go into the head room. Kept, so that nothing is allocated per message.
     head: Vec<u8>,
+}
+
+/// The worker of the sending direction: it presents new credentials, takes the messages that do not go through at once, and says
+/// goodbye.
+pub(super) struct Encryptor {
+    sealing: Arc<Sealing>,
     credentials: Option<Credentials>,
 }
 
@@ -87,23 +102,30 @@ fn is_too_far(message: &Message) -> bool {
 
 impl Encryptor {
     pub(super) fn new(state: Arc<State>, sealer: Sealer, credentials: Option<Credentials>) -> Self {
+        let head = Vec::new();
         Self {
-            state,
-            sealer,
-            head: Vec::new(),
+            sealing: Arc::new(Sealing {
+                state,
+                numbered: Mutex::new(Numbered { sealer, head }),
+            }),
             credentials,
         }
     }
 
+    fn state(&self) -> &Arc<State> {
+        &self.sealing.state
+    }
+
     /// Starts the worker, owned by the decryptor's.
     pub(super) fn start(self, decryptor: &Context) -> Result<Address> {
-        let mailbox = MailboxOptions::new(self.state.peer.channel.clone())
+        let state = self.state();
+        let mailbox = MailboxOptions::new(state.peer.channel.clone())
             .incoming(AccessControl::AllowAll)
             .outgoing(AccessControl::AllowAll)
             .terminal()
-            .peer(Arc::clone(&self.state.peer))
-            .flow_alias(Arc::clone(&self.state.flow));
-        let stage = stage(decryptor.node(), self.state.route.lock().next());
+            .peer(Arc::clone(&state.peer))
+            .flow_alias(Arc::clone(&state.flow));
+        let stage = stage(decryptor.node(), state.route.lock().next());
         let options = WorkerOptions::with_mailbox(mailbox).stage(stage);
         decryptor.start_task(options, |ctx| self.run(ctx))
     }
@@ -111,10 +133,10 @@ impl Encryptor {
     async fn run(mut self, mut ctx: Context) {
         if let Err(failure) = self.serve(&mut ctx).await {
             tracing::debug!(channel = %ctx.address(), "the channel closes: {failure}");
-            self.state.close(failure.reason());
+            self.state().close(failure.reason());
         }
         // Whoever stops this address means the whole channel.
-        let _ = ctx.node().stop_worker(&self.state.decryptor);
+        let _ = ctx.node().stop_worker(&self.state().decryptor);
         Box::pin(self.say_goodbye(&mut ctx)).await;
     }
 
@@ -122,15 +144,16 @@ impl Encryptor {
     async fn serve(&mut self, ctx: &mut Context) -> Result<(), Failure> {
         // A credential that arrived between the handshake's payload and now.
         self.refresh_credentials(ctx)?;
+        ctx.set_passage(Arc::clone(&self.sealing) as Arc<dyn Passage>, 0);
         loop {
             // The message is gone before anything else is waited for: an idle channel keeps no space for one.
             match self.next(ctx).await {
                 Event::Message(envelope) if is_too_far(&envelope.message) => {
                     tracing::debug!(channel = %ctx.address(), "a message with a route that nobody would read is dropped");
                 }
-                Event::Message(envelope) => {
-                    let sealed = self.seal(envelope.message)?;
-                    ctx.forward(sealed).map_err(Failure::Send)?;
+                Event::Message(mut envelope) => {
+                    self.sealing.seal(&mut envelope.message)?;
+                    ctx.forward(envelope.message).map_err(Failure::Send)?;
                 }
                 Event::Credential => self.refresh_credentials(ctx)?,
                 Event::Stop => return Ok(()),
@@ -159,71 +182,6 @@ impl Encryptor {
         next.map_or(Event::Stop, Event::Message)
     }
 
-    /// Makes a record of a message, ready to be sent on its way.
-    fn seal(&mut self, message: Message) -> Result<Message, Failure> {
-        let Message {
-            onward,
-            back,
-            mut payload,
-            ..
-        } = message;
-        let len = payload.len();
-        let inner = onward.as_slice().get(1..).unwrap_or_default();
-        // What is a record already needs no second seal.
-        let header_only = self.state.agreement.sealed_headers
-            && len >= HEADER_ONLY_FROM
-            && payload.sealing() != Sealing::Unknown;
-        let front = if header_only { HEADER_FRONT } else { NONCE_LEN };
-        self.head.clear();
-        self.head.resize(front, 0);
-        put_payload_head(&mut self.head, inner, back.as_slice(), len);
-        payload.prepend(&self.head);
-        let header = self.head.len() - front + PREFIX_LEN;
-        // Routes of addresses that are kilobytes long: as rare as it sounds.
-        if header_only && header <= MAX_HEADER {
-            self.sealer
-                .seal_header(payload.as_mut_slice(), header)
-                .map_err(Failure::Record)?;
-            Traffic::count(&self.state.traffic.sent_carried, 1);
-        } else {
-            if header_only {
-                payload.strip_front(HEADER_FRONT - NONCE_LEN);
-            }
-            payload.append(&TAIL);
-            self.sealer
-                .seal(payload.as_mut_slice())
-                .map_err(Failure::Record)?;
-        }
-        Traffic::count(&self.state.traffic.sent_bytes, len);
-        // The outer return route is empty: the responder takes it for ours (spec 02 §6.3).
-        Ok(self.record(payload, Route::new()))
-    }
-
-    /// A record with a message of the channel itself. Its return route names us, as the reference's does; nobody
-    /// reads it.
-    fn seal_control(&mut self, message: &[u8]) -> Result<Message, Failure> {
-        let mut payload = Payload::copy_from(message);
-        payload.prepend(&[0; NONCE_LEN]);
-        payload.append(&[0; TAG_LEN]);
-        self.sealer
-            .seal(payload.as_mut_slice())
-            .map_err(Failure::Record)?;
-        Ok(self.record(payload, Route::from(&self.state.peer.channel)))
-    }
-
-    /// The message that carries a record to the peer.
-    fn record(&self, mut payload: Payload, back: Route) -> Message {
-        // A channel under this one may rely on it.
-        payload.set_sealing(Sealing::Record);
-        Traffic::count(&self.state.traffic.sent_messages, 1);
-        Message {
-            onward: self.state.route.lock().clone(),
-            back,
-            payload,
-            local: Default::default(),
-        }
-    }
-
     /// Shows the peer our current credential, if it has not seen it (spec 02 §6.5).
     fn refresh_credentials(&mut self, ctx: &mut Context) -> Result<(), Failure> {
         let Some(credentials) = &mut self.credentials else {
@@ -239,7 +197,7 @@ impl Encryptor {
             &[&credential.encode()],
         );
         credentials.presented = Some(credential);
-        let sealed = self.seal_control(&message)?;
+        let sealed = self.sealing.seal_control(&message)?;
         ctx.forward(sealed).map_err(Failure::Send)
     }
 
@@ -247,19 +205,19 @@ impl Encryptor {
     async fn say_goodbye(&mut self, ctx: &mut Context) {
         let mut last = Vec::new();
         if self
-            .state
+            .state()
             .close_reason()
             .is_none_or(|reason| reason == CloseReason::Stopped)
         {
-            while let Some(envelope) = ctx.try_next() {
-                if !is_too_far(&envelope.message) {
-                    last.extend(self.seal(envelope.message).ok());
+            while let Some(mut envelope) = ctx.try_next() {
+                if !is_too_far(&envelope.message) && self.sealing.seal(&mut envelope.message).is_ok() {
+                    last.push(envelope.message);
                 }
             }
         }
-        self.state.close(CloseReason::Stopped);
-        if self.state.close_reason() != Some(CloseReason::ByPeer) {
-            last.extend(self.seal_control(&CLOSE).ok());
+        self.state().close(CloseReason::Stopped);
+        if self.state().close_reason() != Some(CloseReason::ByPeer) {
+            last.extend(self.sealing.seal_control(&CLOSE).ok());
         }
         // A worker that is stopping does not wait for room at the transport; another mailbox can.
         match ctx.node().context(Address::random()) {
@@ -283,5 +241,104 @@ impl Encryptor {
                 }
             }
         }
+    }
+}
+
+impl Sealing {
+    /// Makes a record of a message, ready to be sent on its way.
+    fn seal(&self, message: &mut Message) -> Result<(), Failure> {
+        let payload = &mut message.payload;
+        let len = payload.len();
+        let inner = message.onward.as_slice().get(1..).unwrap_or_default();
+        // What is a record already needs no second seal.
+        let header_only = self.state.agreement.sealed_headers
+            && len >= HEADER_ONLY_FROM
+            && payload.sealing() != PayloadSealing::Unknown;
+        let front = if header_only { HEADER_FRONT } else { NONCE_LEN };
+        let mut numbered = self.numbered.lock();
+        let Numbered { sealer, head } = &mut *numbered;
+        head.clear();
+        head.resize(front, 0);
+        put_payload_head(head, inner, message.back.as_slice(), len);
+        payload.prepend(head);
+        let header = head.len() - front + PREFIX_LEN;
+        // Routes of addresses that are kilobytes long: as rare as it sounds.
+        if header_only && header <= MAX_HEADER {
+            sealer
+                .seal_header(payload.as_mut_slice(), header)
+                .map_err(Failure::Record)?;
+            Traffic::count(&self.state.traffic.sent_carried, 1);
+        } else {
+            if header_only {
+                payload.strip_front(HEADER_FRONT - NONCE_LEN);
+            }
+            payload.append(&TAIL);
+            sealer.seal(payload.as_mut_slice()).map_err(Failure::Record)?;
+        }
+        drop(numbered);
+        Traffic::count(&self.state.traffic.sent_bytes, len);
+        // The outer return route is empty: the responder takes it for ours (spec 02 §6.3).
+        self.address(message, Route::new());
+        Ok(())
+    }
+
+    /// A record with a message of the channel itself. Its return route names us, as the reference's does; nobody
+    /// reads it.
+    fn seal_control(&self, message: &[u8]) -> Result<Message, Failure> {
+        let mut payload = Payload::copy_from(message);
+        payload.prepend(&[0; NONCE_LEN]);
+        payload.append(&[0; TAG_LEN]);
+        self.numbered
+            .lock()
+            .sealer
+            .seal(payload.as_mut_slice())
+            .map_err(Failure::Record)?;
+        let mut message = Message {
+            payload,
+            ..Message::default()
+        };
+        self.address(&mut message, Route::from(&self.state.peer.channel));
+        Ok(message)
+    }
+
+    /// Makes it the message that carries a record to the peer.
+    fn address(&self, message: &mut Message, back: Route) {
+        // A channel under this one may rely on it.
+        message.payload.set_sealing(PayloadSealing::Record);
+        Traffic::count(&self.state.traffic.sent_messages, 1);
+        message.onward.clone_from(&self.state.route.lock());
+        message.back = back;
+        message.local = Default::default();
+    }
+
+    /// The channel ends: its worker is told by way of the decryptor's, which owns it.
+    fn fail(&self, node: &Node, failure: &Failure) {
+        tracing::debug!(channel = %self.state.peer.channel, "the channel closes: {failure}");
+        self.state.close(failure.reason());
+        let _ = node.stop_worker(&self.state.decryptor);
+    }
+}
+
+impl Passage for Sealing {
+    fn pass(&self, node: &Node, _: &Address, message: &mut Message) -> Result<bool> {
+        if is_too_far(message) {
+            tracing::debug!(channel = %self.state.peer.channel, "a message with a route that nobody would read is dropped");
+            return Ok(false);
+        }
+        match self.seal(message) {
+            Ok(()) => Ok(true),
+            Err(failure) => {
+                self.fail(node, &failure);
+                Err(portolan_runtime::Error::other("the channel cannot seal it"))
+            }
+        }
+    }
+
+    fn carries_records(&self) -> bool {
+        true
+    }
+
+    fn lost(&self, node: &Node, error: &SendError) {
+        self.fail(node, &Failure::Send(error.clone()));
     }
 }

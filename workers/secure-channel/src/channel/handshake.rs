@@ -10,7 +10,7 @@ use portolan_runtime::{
 };
 use tokio::sync::watch;
 
-use super::decryptor::Decryptor;
+use super::decryptor::{Decryptor, Opening};
 use super::encryptor::{Credentials, Encryptor};
 use super::service::Shared;
 use super::slots::Slot;
@@ -124,12 +124,10 @@ pub(super) fn open(
     let registration = shared.register(&state);
     Encryptor::new(Arc::clone(&state), sealer, credentials).start(ctx)?;
     tracing::debug!(channel = %state.peer.channel, peer = %remote, ?role, "open");
+    let opener = Opener::new(agreement.suite, keys.receive).accept_sealed_headers(agreement.sealed_headers);
     Ok(Decryptor {
-        opener: Opener::new(agreement.suite, keys.receive).accept_sealed_headers(agreement.sealed_headers),
+        opening: Opening::new(state, opener, options.gaps),
         judge: shared.judge(options),
-        gaps: options.gaps,
-        newest_route: 0,
-        state,
         shared: Arc::clone(shared),
         _registration: registration,
         _slot: slot,

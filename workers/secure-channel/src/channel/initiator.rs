@@ -64,7 +64,7 @@ async fn run(
     };
     match opened {
         Ok(decryptor) => {
-            let channel = shared.channel(Arc::clone(&decryptor.state));
+            let channel = shared.channel(Arc::clone(&decryptor.opening.state));
             drop((shared, options));
             if reply.send(Ok(channel)).is_ok() {
                 Box::pin(decryptor.run(ctx)).await;

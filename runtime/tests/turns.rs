@@ -1,0 +1,169 @@
+//! Workers that run in the turn of whoever sends to them.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // A test that fails must stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use portolan_runtime::{
+    Address, Capacity, Context, Envelope, Message, Node, Passage, Result, Route, Routed, SyncWorker,
+    WorkerOptions, route,
+};
+
+/// Gives each message the next number.
+#[derive(Default)]
+struct Numbers(AtomicU32);
+
+impl Passage for Numbers {
+    fn pass(&self, _: &Node, _: &Address, message: &mut Message) -> Result<bool> {
+        message.onward.step();
+        let number = self.0.fetch_add(1, Ordering::Relaxed);
+        message.payload.append(&number.to_be_bytes());
+        Ok(true)
+    }
+}
+
+fn start_numbering(node: &Node) {
+    let numbers = Arc::<Numbers>::default();
+    let run = |mut ctx: Context| async move {
+        ctx.set_passage(Arc::clone(&numbers) as Arc<dyn Passage>, 0);
+        while let Some(Envelope { source, mut message }) = ctx.next().await {
+            numbers.pass(ctx.node(), &source, &mut message).unwrap();
+            ctx.forward(message).unwrap();
+            ctx.flush().await;
+        }
+    };
+    node.start_task("numbering", run).unwrap();
+}
+
+async fn send_numbers(ctx: &mut Context, sender: u32, count: u32) {
+    for i in 0..count {
+        let mut bytes = sender.to_be_bytes().to_vec();
+        bytes.extend(i.to_be_bytes());
+        let message = Message::new(route!["numbering", "sink"], Route::new(), bytes);
+        ctx.send_message(message).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn numbered_messages_keep_their_order_past_a_full_mailbox_whoever_sends_them() {
+    const EACH: u32 = 400;
+    let node = Node::builder().arbiters(2).build().unwrap();
+    let narrow = Capacity {
+        messages: 4,
+        bytes: 1 << 20,
+    };
+    let mut sink = node.context(WorkerOptions::new("sink").capacity(narrow)).unwrap();
+    start_numbering(&node);
+    // On the arbiter of the worker, where messages go through, on the other one, and on a thread that is none.
+    for sender in 0..4 {
+        let run = move |mut ctx: Context| async move { send_numbers(&mut ctx, sender, EACH).await };
+        node.start_task(format!("sender {sender}").as_str(), run).unwrap();
+    }
+    let outside = node.clone();
+    tokio::spawn(async move {
+        let mut ctx = outside.context("outside").unwrap();
+        send_numbers(&mut ctx, 4, EACH).await;
+    });
+    let mut next = [0; 5];
+    for number in 0..5 * EACH {
+        // Six may wait for room, each with one message: the senders and the worker.
+        assert!(node.waiting_at(&"sink".into()) <= 4 + 6);
+        let message: Routed<Vec<u8>> = sink.receive().await.unwrap();
+        let field =
+            |index: usize| u32::from_be_bytes(message.payload()[4 * index..][..4].try_into().unwrap());
+        assert_eq!(field(2), number);
+        let sender = field(0) as usize;
+        assert_eq!(field(1), next[sender], "sender {sender}");
+        next[sender] += 1;
+    }
+    drop(sink);
+    node.stop().await;
+}
+
+/// Sends what it gets to two others.
+struct Both;
+
+impl SyncWorker for Both {
+    fn handle(&mut self, ctx: &mut Context, envelope: Envelope) -> Result<()> {
+        for to in ["breaks", "sink"] {
+            let _ = ctx.forward(Message::new(to, Route::new(), envelope.message.payload.clone()));
+        }
+        Ok(())
+    }
+}
+
+struct Breaks;
+
+impl SyncWorker for Breaks {
+    fn handle(&mut self, _: &mut Context, _: Envelope) -> Result<()> {
+        panic!("what a worker of this test does");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_panics_in_the_turn_of_another_takes_nobody_with_it() {
+    let node = Node::builder().arbiters(1).build().unwrap();
+    let mut sink = node.context("sink").unwrap();
+    node.start_sync_worker("both", Both).unwrap();
+    node.start_sync_worker("breaks", Breaks).unwrap();
+    let ended = node.ended(&"breaks".into());
+    for i in 0u8..10 {
+        node.send("both", vec![i]).await.unwrap();
+        let message: Routed<Vec<u8>> = sink.receive().await.unwrap();
+        assert_eq!(message.into_body().unwrap(), [i]);
+        if i == 0 {
+            ended.await;
+            break;
+        }
+    }
+    for i in 1u8..10 {
+        node.send("both", vec![i]).await.unwrap();
+        let message: Routed<Vec<u8>> = sink.receive().await.unwrap();
+        assert_eq!(message.into_body().unwrap(), [i]);
+    }
+    assert!(!node.has_worker(&"breaks".into()));
+    drop(sink);
+    node.stop().await;
+}
+
+/// Sends each message back to whoever it came from.
+struct Bounces;
+
+impl SyncWorker for Bounces {
+    fn handle(&mut self, ctx: &mut Context, envelope: Envelope) -> Result<()> {
+        let _ = ctx.forward(Message::new(
+            envelope.source,
+            ctx.address(),
+            envelope.message.payload,
+        ));
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn two_that_answer_each_other_without_end_let_others_have_their_turn() {
+    let node = Node::builder().arbiters(1).build().unwrap();
+    node.start_sync_worker("one", Bounces).unwrap();
+    let other = |mut ctx: Context| async move {
+        let begin = Message::new("one", Route::new(), vec![0]);
+        ctx.send_message(begin).await.unwrap();
+        while let Some(envelope) = ctx.next().await {
+            let _ = ctx.forward(Message::new(
+                envelope.source,
+                Route::new(),
+                envelope.message.payload,
+            ));
+        }
+    };
+    node.start_task("other", other).unwrap();
+    node.start_sync_worker("third", Bounces).unwrap();
+    let mut app = node.context("app").unwrap();
+    for i in 0u8..100 {
+        app.send("third", vec![i]).await.unwrap();
+        let answer: Routed<Vec<u8>> = app.receive().await.unwrap();
+        assert_eq!(answer.into_body().unwrap(), [i]);
+    }
+    drop(app);
+    node.stop().await;
+}
