@@ -14,7 +14,7 @@
 
 use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
-use portolan_runtime::{DecodeError, bare};
+use portolan_runtime::{DecodeError, Payload, bare};
 
 /// Longest offer, in bytes (spec 06).
 pub const MAX_OFFER: usize = 2048;
@@ -273,6 +273,20 @@ impl PortalMessage {
     }
 }
 
+impl From<&PortalMessage> for Payload {
+    /// The encoding. That of a credit, of which a stream has one for every few chunks, allocates nothing.
+    fn from(message: &PortalMessage) -> Self {
+        let PortalMessage::Credit(bytes) = message else {
+            return message.encode().into();
+        };
+        let (varint, digits) = bare::uint(*bytes);
+        let mut payload = Self::with_capacity(1 + digits);
+        payload.append(&[CREDIT]);
+        payload.append(&varint[..digits]);
+        payload
+    }
+}
+
 /// What stands in front of the bytes of a payload, and how long that is.
 pub fn payload_header(length: usize) -> ([u8; 11], usize) {
     let (varint, digits) = bare::uint(length as u64);
@@ -347,6 +361,10 @@ mod tests {
             PortalMessage::Pong(all)
         );
         assert_eq!(hex::encode(PortalMessage::Credit(131_072).encode()), "04808008");
+        for bytes in [0, 1, 127, 128, 131_072, u64::MAX] {
+            let credit = PortalMessage::Credit(bytes);
+            assert_eq!(Payload::from(&credit).as_slice(), credit.encode());
+        }
         for (message, bytes) in [
             (PortalMessage::Reclaim(131_072), "07808008"),
             (PortalMessage::Returned(300), "08ac02"),

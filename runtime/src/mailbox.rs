@@ -44,6 +44,10 @@ pub(crate) enum PushError {
     Closed,
 }
 
+/// A receiver runs right behind the sender for a message of up to so many bytes. With larger ones, pieces of streams, it is better that
+/// some gather first, which are then handled and written together.
+const RUN_AT_ONCE: usize = 16 * 1024;
+
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     messages: u32,
@@ -120,10 +124,11 @@ impl Mailbox {
             let waker = if state.busy { None } else { state.receiver.take() };
             (waker, fits)
         };
-        if let Some(waker) = waker
-            && !self.place.run_next()
-        {
-            waker.wake();
+        if let Some(waker) = waker {
+            let at_once = size <= RUN_AT_ONCE && self.place.run_next();
+            if !at_once {
+                waker.wake();
+            }
         }
         Ok(fits)
     }

@@ -289,7 +289,8 @@ impl Drop for Payload {
             let capacity = buffer.capacity();
             let is_small = |room: &usize| capacity == HEADROOM + room + TAILROOM;
             if let Some(shelf) = SMALL.iter().position(is_small) {
-                buffer.clear();
+                // What is left becomes head room again.
+                buffer.truncate(HEADROOM);
                 give_small(shelf, buffer);
             } else if capacity >= HEADROOM + POOLED_CAPACITY {
                 let mut pool = POOL.lock();

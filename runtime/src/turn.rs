@@ -6,6 +6,8 @@
 //! arbiter looks at anything else, in the order in which the messages were sent. The event loop is asked only for the first of them, and for
 //! whoever is woken by something else than a message.
 //!
+//! That is for small messages. With pieces of streams it is better that some gather; see [`crate::mailbox`].
+//!
 //! At most [`RUNS`] workers run behind one another; the others go through the event loop, so that sockets and timers have their turn
 //! too.
 

@@ -154,7 +154,7 @@ impl Connection {
 
     pub(super) fn message(&self, message: &PortalMessage) -> Option<Message> {
         let to = self.destination()?;
-        Some(Message::new(to, self.ctx.address(), message.encode()))
+        Some(Message::new(to, self.ctx.address(), message))
     }
 
     /// Before the Pong, everything goes to the outlet itself.

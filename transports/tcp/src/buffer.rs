@@ -1,13 +1,14 @@
 //! Receive buffers that are used again.
 //!
-//! Messages are handed on as views into the buffer that they were read into, so a buffer can be written again only
+//! Messages that are not small are handed on as views into the buffer that they were read into, so a buffer can be written again only
 //! when all of its messages are gone. A few buffers take turns. Their size follows the traffic: a connection that
 //! carries small messages now and then keeps 4 KiB, a busy one reads half a mebibyte at a time, and an idle one gives
 //! everything back.
 
 use std::collections::VecDeque;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
+use portolan_runtime::Payload;
 
 /// First and smallest read, in bytes.
 const SMALLEST: usize = 4 * 1024;
@@ -18,6 +19,8 @@ const HEADER_READ: usize = 1024;
 /// Buffers that wait for their messages to be gone. With what is in mailboxes and write queues behind them, more would
 /// not be free any sooner.
 const RETIRED: usize = 6;
+/// Frames up to this length are copied: what the smallest pooled buffer holds.
+const COPIED: usize = 1024;
 /// Small reads in a row after which the buffer shrinks.
 const PATIENCE: u32 = 64;
 
@@ -49,6 +52,18 @@ impl ReceiveBuffer {
     /// Takes `count` bytes off the front.
     pub(crate) fn take(&mut self, count: usize) -> BytesMut {
         self.current.split_to(count)
+    }
+
+    /// Takes a frame of this many bytes off the front. A small one is copied, into a pooled buffer with room around it: that costs
+    /// less than what a view does, which keeps all of this buffer from being read into again, and must be copied to get longer headers.
+    pub(crate) fn take_frame(&mut self, count: usize) -> Payload {
+        if count > COPIED {
+            return Payload::from_buffer(self.take(count));
+        }
+        let mut frame = Payload::with_capacity(count);
+        frame.append(&self.current[..count]);
+        self.current.advance(count);
+        frame
     }
 
     /// The next read shall be a short one: after a large frame, which has a buffer of its own, usually another follows,

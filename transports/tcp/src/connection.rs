@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -15,7 +15,7 @@ use portolan_runtime::{
     Placement, Stage, WorkerOptions, wire,
 };
 use smallvec::SmallVec;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
@@ -172,7 +172,7 @@ impl Shared {
                 match frame::check(buffer.received(), limit)? {
                     Progress::Complete(total) => {
                         waited = Duration::ZERO;
-                        self.deliver(ctx, Payload::from_buffer(buffer.take(total)))?;
+                        self.deliver(ctx, buffer.take_frame(total))?;
                         if ctx.has_unsent() {
                             ctx.flush().await;
                         }
@@ -452,7 +452,10 @@ async fn write_frames(
                 .iter()
                 .map(|frame| IoSlice::new(frame.as_slice()))
                 .collect();
-            let mut attempt = pin!(writing.write_vectored(&slices));
+            let mut attempt = pin!(poll_fn(|cx| match slices.as_slice() {
+                [one] => Pin::new(&mut *writing).poll_write(cx, one),
+                all => Pin::new(&mut *writing).poll_write_vectored(cx, all),
+            }));
             // First without a timer: nearly always there is room.
             match poll_fn(|cx| Poll::Ready(attempt.as_mut().poll(cx))).await {
                 Poll::Ready(result) => result?,
