@@ -8,7 +8,6 @@
 //! gives it back when it is empty again. So a worker that waits costs next to nothing, and a message costs no allocation.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
@@ -52,11 +51,8 @@ const RUN_AT_ONCE: usize = 16 * 1024;
 pub(crate) struct Mailbox {
     messages: u32,
     bytes: u32,
-    /// Where the receiver runs.
+    /// Where the receiver runs, and whether it has something to do.
     pub(crate) place: Place,
-    /// Nothing is here, and nothing was taken out that has not been handled. Changed under the lock; other threads than the
-    /// receiver's own learn nothing from it.
-    is_idle: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -88,7 +84,6 @@ impl Mailbox {
             messages: bound(capacity.messages),
             bytes: bound(capacity.bytes),
             place: Place::default(),
-            is_idle: AtomicBool::new(true),
             state: Mutex::default(),
         }
     }
@@ -120,15 +115,16 @@ impl Mailbox {
             }
             state.bytes += size;
             state.queue.push_back(envelope);
-            self.is_idle.store(false, Ordering::Relaxed);
+            self.place.set_idle(false);
             let waker = if state.busy { None } else { state.receiver.take() };
             (waker, fits)
         };
+        let waker = match waker {
+            Some(waker) if size <= RUN_AT_ONCE => self.place.run_next(waker),
+            waker => waker,
+        };
         if let Some(waker) = waker {
-            let at_once = size <= RUN_AT_ONCE && self.place.run_next();
-            if !at_once {
-                waker.wake();
-            }
+            waker.wake();
         }
         Ok(fits)
     }
@@ -136,7 +132,7 @@ impl Mailbox {
     /// Whether the receiver runs on this thread, has handled all that was ever in here and waits for more.
     #[inline]
     pub(crate) fn is_idle_here(&self) -> bool {
-        self.is_idle.load(Ordering::Relaxed) && self.place.is_here()
+        self.place.is_idle_here()
     }
 
     fn is_full(&self, state: &State, size: usize) -> bool {
@@ -170,7 +166,7 @@ impl Mailbox {
                 stock::give(std::mem::take(batch));
                 state.busy = false;
                 state.wake_receiver(cx);
-                self.is_idle.store(true, Ordering::Relaxed);
+                self.place.set_idle(true);
                 return Poll::Pending;
             }
             std::mem::swap(&mut state.queue, batch);

@@ -1,11 +1,13 @@
 //! A node: arbiters, the router, and the handle that everything is started with.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::task::{self, Poll};
 use std::time::Duration;
 
-use actix::fut::wrap_future;
-use actix::{Actor, ActorContext, ActorFutureExt, ArbiterHandle, AsyncContext};
+use actix::fut::ActorFuture;
+use actix::{Actor, ActorContext, ArbiterHandle, AsyncContext};
 use parking_lot::Mutex;
 
 use crate::access::{AccessControl, Delivery};
@@ -211,10 +213,32 @@ fn start_aside(system: actix::System, count: usize) -> Result<Vec<Arbiter>> {
 }
 
 /// The actor that a worker runs in: its arbiter polls the worker's loop until that ends.
-struct WorkerActor;
+struct WorkerActor {
+    task: Task,
+}
 
 impl Actor for WorkerActor {
     type Context = actix::Context<Self>;
+}
+
+/// What the actor does. It has nothing of its own, so that it needs no memory.
+struct Loop;
+
+impl ActorFuture<WorkerActor> for Loop {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        actor: &mut WorkerActor,
+        ctx: &mut actix::Context<WorkerActor>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<()> {
+        let ended = Pin::new(&mut actor.task).poll(cx);
+        if ended.is_ready() {
+            ctx.stop();
+        }
+        ended
+    }
 }
 
 impl WorkerActor {
@@ -222,8 +246,8 @@ impl WorkerActor {
     fn run(mailbox: &Mailbox, worker: impl Future<Output = ()> + 'static) {
         let task = Task::new(&mailbox.place, worker);
         Self::create(|ctx| {
-            ctx.spawn(wrap_future::<_, Self>(task).map(|(), _, ctx| ctx.stop()));
-            Self
+            ctx.spawn(Loop);
+            Self { task }
         });
     }
 }

@@ -34,7 +34,8 @@ struct Turn {
     thread: Cell<u32>,
     /// Whether a worker of this thread is running, who then looks after those that it sends to.
     is_running: Cell<bool>,
-    ready: RefCell<VecDeque<u32>>,
+    /// Whom something was sent to, and how the event loop is asked to poll it.
+    ready: RefCell<VecDeque<(u32, Waker)>>,
     places: RefCell<Places>,
 }
 
@@ -42,26 +43,17 @@ struct Turn {
 struct Places {
     tasks: Vec<Entry>,
     free: Vec<u32>,
+    /// What the event loop has not been told yet.
+    panics: Vec<(u32, Box<dyn Any + Send>)>,
 }
 
-#[derive(Default)]
+/// As small as it can be: there may be a hundred thousand that wait.
 struct Entry {
-    state: State,
-    /// That of the event loop.
-    waker: Option<Waker>,
+    /// Nothing while it runs, and when it is over.
+    work: Option<Work>,
+    is_over: bool,
     /// Waits in `ready`.
-    queued: bool,
-}
-
-#[derive(Default)]
-enum State {
-    /// Nobody's place.
-    #[default]
-    Free,
-    Waiting(Work),
-    Running,
-    Finished,
-    Panicked(Box<dyn Any + Send>),
+    is_queued: bool,
 }
 
 /// Where the worker behind a mailbox runs: a thread and a place there. Nowhere before it has begun.
@@ -73,35 +65,56 @@ pub(crate) struct Task {
     place: u32,
 }
 
+/// In a [`Place`]: nothing is in the mailbox, and nothing was taken out that has not been handled.
+const IDLE: u64 = 1 << 63;
+
 impl Place {
     fn set(&self, thread: u32, place: u32) {
-        self.0
-            .store(u64::from(thread) << 32 | u64::from(place), Ordering::Relaxed);
+        let whole = u64::from(thread) << 32 | u64::from(place);
+        self.0.fetch_or(whole, Ordering::Relaxed);
     }
 
-    /// Whether that is on this thread.
+    /// Says whether the worker has nothing to do. To be called under the mailbox's lock; other threads than the worker's own learn nothing
+    /// from it.
     #[inline]
-    pub(crate) fn is_here(&self) -> bool {
-        let thread = (self.0.load(Ordering::Relaxed) >> 32) as u32;
-        thread != 0 && TURN.try_with(|turn| turn.thread.get() == thread).unwrap_or(false)
+    pub(crate) fn set_idle(&self, is_idle: bool) {
+        if is_idle {
+            self.0.fetch_or(IDLE, Ordering::Relaxed);
+        } else if self.0.load(Ordering::Relaxed) & IDLE != 0 {
+            self.0.fetch_and(!IDLE, Ordering::Relaxed);
+        }
     }
 
-    /// Has the worker run behind the one that runs now. `false` if none does on the worker's own thread: then it must be woken.
+    /// Whether the worker runs on this thread and has nothing to do.
     #[inline]
-    pub(crate) fn run_next(&self) -> bool {
+    pub(crate) fn is_idle_here(&self) -> bool {
         let whole = self.0.load(Ordering::Relaxed);
-        let (thread, place) = ((whole >> 32) as u32, whole as u32);
-        thread != 0
+        whole & IDLE != 0
             && TURN
-                .try_with(|turn| {
-                    let here = turn.is_running.get() && turn.thread.get() == thread;
-                    if here {
-                        turn.queue(place);
-                    }
-                    here
-                })
+                .try_with(|turn| thread_of(whole) == Some(turn.thread.get()))
                 .unwrap_or(false)
     }
+
+    /// Has the worker run behind the one that runs now. Gives the waker back if none does on the worker's own thread: then it must be
+    /// woken.
+    #[inline]
+    pub(crate) fn run_next(&self, waker: Waker) -> Option<Waker> {
+        let whole = self.0.load(Ordering::Relaxed);
+        let mut waker = Some(waker);
+        let _ = TURN.try_with(|turn| {
+            if turn.is_running.get() && thread_of(whole) == Some(turn.thread.get()) {
+                waker
+                    .take()
+                    .into_iter()
+                    .for_each(|waker| turn.queue(whole as u32, waker));
+            }
+        });
+        waker
+    }
+}
+
+fn thread_of(whole: u64) -> Option<u32> {
+    Some(((whole & !IDLE) >> 32) as u32).filter(|thread| *thread != 0)
 }
 
 impl Task {
@@ -120,13 +133,12 @@ impl Future for Task {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         TURN.with(|turn| {
-            turn.look_to(self.place, cx.waker());
             if turn.is_running.get() {
                 // Inside another task, which then looks after those behind.
-                turn.run(self.place);
+                turn.run(self.place, cx.waker());
             } else {
                 let _running = Running::begin(turn);
-                turn.run(self.place);
+                turn.run(self.place, cx.waker());
                 turn.run_ready();
             }
             turn.outcome(self.place)
@@ -166,6 +178,7 @@ impl Turn {
             places: RefCell::new(Places {
                 tasks: Vec::new(),
                 free: Vec::new(),
+                panics: Vec::new(),
             }),
         }
     }
@@ -173,7 +186,9 @@ impl Turn {
     fn number(&self) -> u32 {
         static THREADS: AtomicU32 = AtomicU32::new(1);
         if self.thread.get() == 0 {
-            self.thread.set(THREADS.fetch_add(1, Ordering::Relaxed));
+            // There is a bit less room for it than for a place.
+            self.thread
+                .set(THREADS.fetch_add(1, Ordering::Relaxed) & (u32::MAX >> 1));
         }
         self.thread.get()
     }
@@ -181,8 +196,9 @@ impl Turn {
     fn take_place(&self, work: Work) -> u32 {
         let mut places = self.places.borrow_mut();
         let entry = Entry {
-            state: State::Waiting(work),
-            ..Entry::default()
+            work: Some(work),
+            is_over: false,
+            is_queued: false,
         };
         match places.free.pop() {
             Some(place) => {
@@ -200,71 +216,58 @@ impl Turn {
         let left = {
             let mut places = self.places.borrow_mut();
             places.free.push(place);
-            std::mem::take(&mut places.tasks[place as usize])
+            let entry = &mut places.tasks[place as usize];
+            entry.is_over = true;
+            entry.work.take()
         };
         // What a worker does at its end may need places.
         drop(left);
     }
 
-    /// Remembers how the event loop is asked to poll it.
-    fn look_to(&self, place: u32, waker: &Waker) {
-        let mut places = self.places.borrow_mut();
-        let known = &mut places.tasks[place as usize].waker;
-        match known {
-            Some(known) => known.clone_from(waker),
-            None => *known = Some(waker.clone()),
-        }
-    }
-
-    fn queue(&self, place: u32) {
+    fn queue(&self, place: u32, waker: Waker) {
         let mut places = self.places.borrow_mut();
         if let Some(entry) = places.tasks.get_mut(place as usize)
-            && !std::mem::replace(&mut entry.queued, true)
+            && !std::mem::replace(&mut entry.is_queued, true)
         {
-            self.ready.borrow_mut().push_back(place);
+            self.ready.borrow_mut().push_back((place, waker));
         }
     }
 
     /// Runs a worker, unless it is running or over.
-    fn run(&self, place: u32) {
-        let (mut work, waker) = {
+    fn run(&self, place: u32, waker: &Waker) {
+        let work = {
             let mut places = self.places.borrow_mut();
             let entry = &mut places.tasks[place as usize];
-            entry.queued = false;
-            match (std::mem::take(&mut entry.state), entry.waker.take()) {
-                (State::Waiting(work), Some(waker)) => {
-                    entry.state = State::Running;
-                    (work, waker)
-                }
-                (state, waker) => {
-                    (entry.state, entry.waker) = (state, waker);
-                    return;
-                }
-            }
+            entry.is_queued = false;
+            entry.work.take()
+        };
+        let Some(mut work) = work else {
+            return;
         };
         let polled = catch_unwind(AssertUnwindSafe(|| {
-            work.as_mut().poll(&mut Context::from_waker(&waker))
+            let polled = work.as_mut().poll(&mut Context::from_waker(waker));
+            match polled {
+                Poll::Pending => Some(work),
+                Poll::Ready(()) => None,
+            }
         }));
-        let state = match polled {
-            Ok(Poll::Pending) => State::Waiting(work),
-            Ok(Poll::Ready(())) => {
-                drop(work);
-                State::Finished
-            }
-            Err(panic) => {
-                drop(work);
-                State::Panicked(panic)
-            }
-        };
-        let is_over = !matches!(state, State::Waiting(_));
         let mut places = self.places.borrow_mut();
-        let entry = &mut places.tasks[place as usize];
-        entry.state = state;
-        if is_over {
-            // The event loop is told by its own task.
-            waker.wake_by_ref();
-        }
-        entry.waker = Some(waker);
+        let panic = match polled {
+            Ok(Some(work)) => {
+                let entry = &mut places.tasks[place as usize];
+                // Nobody asks for it any more, if its task was dropped meanwhile.
+                if !entry.is_over {
+                    entry.work = Some(work);
+                }
+                return;
+            }
+            Ok(None) => None,
+            Err(panic) => Some((place, panic)),
+        };
+        places.panics.extend(panic);
+        places.tasks[place as usize].is_over = true;
+        // The event loop is told by its own task.
+        waker.wake_by_ref();
     }
 
     /// Runs those that were sent something, and those that they send to.
@@ -272,33 +275,29 @@ impl Turn {
         let next = || self.ready.borrow_mut().pop_front();
         for _ in 0..RUNS {
             match next() {
-                Some(place) => self.run(place),
+                Some((place, waker)) => self.run(place, &waker),
                 None => return,
             }
         }
-        while let Some(place) = next() {
-            let mut places = self.places.borrow_mut();
-            let entry = &mut places.tasks[place as usize];
-            entry.queued = false;
-            if let Some(waker) = &entry.waker {
-                waker.wake_by_ref();
-            }
+        while let Some((place, waker)) = next() {
+            self.places.borrow_mut().tasks[place as usize].is_queued = false;
+            waker.wake();
         }
     }
 
     /// What became of it.
     fn outcome(&self, place: u32) -> Poll<()> {
-        let state = {
+        let panic = {
             let mut places = self.places.borrow_mut();
-            let state = &mut places.tasks[place as usize].state;
-            match state {
-                State::Panicked(_) | State::Finished => std::mem::take(state),
-                _ => return Poll::Pending,
+            if !places.tasks[place as usize].is_over {
+                return Poll::Pending;
             }
+            let panicked = places.panics.iter().position(|(at, _)| *at == place);
+            panicked.map(|index| places.panics.swap_remove(index).1)
         };
-        match state {
-            State::Panicked(panic) => resume_unwind(panic),
-            _ => Poll::Ready(()),
+        match panic {
+            Some(panic) => resume_unwind(panic),
+            None => Poll::Ready(()),
         }
     }
 }
