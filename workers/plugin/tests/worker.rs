@@ -245,7 +245,8 @@ async fn one_plugin_loops_and_the_other_keeps_answering() {
     PluginWorker::start(&node, &plugin, other).await.unwrap();
     let mut ctx = asker(&node, "asker");
     tell(&mut ctx, "p", b"loop").await;
-    for _ in 0..20 {
+    // More than what one handles before it lets the next one go on, so that the loop has begun.
+    for _ in 0..200 {
         assert_eq!(ask(&mut ctx, "other", b"e").await, b"e");
     }
     let status = looping.status();
@@ -305,11 +306,17 @@ async fn a_plugin_that_floods_itself_goes_on() {
         .await
         .unwrap();
     let mut ctx = asker(&node, "asker");
+    let outcomes = || {
+        let status = worker.status();
+        status.handled + status.dropped + status.refused_to_send
+    };
+    let before = outcomes();
     tell(&mut ctx, "p", b"bp").await;
-    // What found no room was refused, and what waits is worked off.
-    while worker.status().refused_to_send == 0 || worker.status().waiting > 0 {
+    // The message that asked for the flood, and what became of each of the 2000.
+    while outcomes() < before + 2001 {
         tokio::task::yield_now().await;
     }
+    assert!(worker.status().refused_to_send > 0);
     assert_eq!(ask(&mut ctx, "p", b"e").await, b"e");
     assert_eq!(worker.status().restarts, 0);
     node.stop().await;
