@@ -704,7 +704,7 @@ pub struct PluginLimits {
     /// Memory of each instance, MiB.
     #[serde(default)]
     pub memory_mib: Option<u32>,
-    /// How long it may compute for one message, milliseconds.
+    /// How long it may compute for one message or, as an interceptor, for one piece of a connection; milliseconds.
     #[serde(default)]
     pub time_ms: Option<u32>,
     /// Messages that may wait.

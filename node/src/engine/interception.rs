@@ -69,17 +69,28 @@ impl Running {
         by: Option<&InterceptedBy>,
         issuer: Issuer,
     ) -> Option<Interception> {
-        let found = self.interceptor(by).await;
+        let by = by?;
+        let found = self.interceptor(Some(by)).await;
         let made = found.and_then(|found| self.interception(portal, found, issuer));
         made.unwrap_or_else(|error| {
-            let name = by.map(|by| by.name.clone()).unwrap_or_default();
             tracing::error!(
                 portal,
-                interceptor = name,
+                interceptor = by.name,
                 "an interceptor cannot be had, and nobody is let through: {error}"
             );
-            let reason = error.message;
-            Some(Interception::new(portal, Arc::new(Missing { name, reason })))
+            let reason = match error.hint {
+                Some(hint) => format!("{}; {hint}", error.message),
+                None => error.message,
+            };
+            let types = self.started_workers.types().interceptors();
+            let found = match types.get(&by.name) {
+                Some(_) => Found::Own(Arc::new(Missing {
+                    name: by.name.clone(),
+                    reason,
+                })),
+                None => Found::Own(self.intercept_without(by, portal, reason)),
+            };
+            self.interception(portal, found, issuer).ok().flatten()
         })
     }
 }

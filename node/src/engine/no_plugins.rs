@@ -7,6 +7,7 @@ use portolan_portal::Intercept;
 use super::running::Running;
 use crate::control::api::{AddPlugin, InterceptedBy, PluginStatus, WorkerState};
 use crate::error::{Error, Result};
+use crate::interceptors::Missing;
 use crate::state::{PluginSpec, WorkerSpec};
 
 /// None.
@@ -61,6 +62,18 @@ impl Running {
 
     pub(super) fn intercept_with(&self, found: Found, _: &str) -> Result<Arc<dyn Intercept>> {
         match found {}
+    }
+
+    pub(super) fn intercept_without(
+        &self,
+        by: &InterceptedBy,
+        _: &str,
+        reason: String,
+    ) -> Arc<dyn Intercept> {
+        Arc::new(Missing {
+            name: by.name.clone(),
+            reason,
+        })
     }
 
     pub(super) fn intercepting_plugins(&self) -> Vec<String> {

@@ -43,7 +43,7 @@ pub(in crate::cli) struct Add {
     /// Memory of each instance, in MiB. Default: 64.
     #[arg(long, value_name = "MIB")]
     max_memory: Option<u32>,
-    /// How long it may compute for one message. Default: 1s.
+    /// How long it may compute for one message; as an interceptor, for one piece of a connection. Default: 1s; 100ms.
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     max_time: Option<Duration>,
     /// Messages that may wait for it. Default: 256.

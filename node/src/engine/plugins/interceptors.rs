@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Weak};
 
-use portolan_plugin::{Connection, Direction, Interceptors, Kind, Plugin, PluginError, Side, Verdict};
+use parking_lot::RwLock;
+use portolan_plugin::{
+    Connection, Direction, Interceptors, Kind, Limits, Plugin, PluginError, Side, Verdict,
+};
 use portolan_portal::Intercept;
 use portolan_portal::intercept::{self, ConnectionInfo, Ended, Interceptor, MAX_OUTPUT, Task, Work};
 use portolan_runtime::{AccessControl, Address, Node, Payload, Placement, WorkerOptions};
@@ -11,12 +14,28 @@ use super::{limits, plugin_error};
 use crate::control::api::InterceptedBy;
 use crate::engine::running::Running;
 use crate::error::{Error, Result};
+use crate::state::PluginSpec;
 
 /// The plugin before one inlet or outlet.
 pub(in crate::engine) struct Intercepting {
     plugin: String,
+    portal: String,
+    config: String,
     node: Node,
-    interceptors: Interceptors,
+    /// The plugin; or why it cannot be had, until it is added again. Nobody is let through meanwhile.
+    interceptors: RwLock<std::result::Result<Interceptors, String>>,
+}
+
+impl Intercepting {
+    /// Puts this plugin in the place of the one that was there, or was missing.
+    fn replace(&self, plugin: &Plugin, limits: Limits) -> std::result::Result<(), PluginError> {
+        let mut interceptors = self.interceptors.write();
+        if let Ok(interceptors) = &*interceptors {
+            return interceptors.replace(plugin, None);
+        }
+        *interceptors = Ok(Interceptors::new(plugin, &self.portal, &self.config, limits)?);
+        Ok(())
+    }
 }
 
 impl Intercept for Intercepting {
@@ -25,6 +44,7 @@ impl Intercept for Intercepting {
     }
 
     fn open(&self, connection: &ConnectionInfo) -> std::result::Result<Box<dyn Interceptor>, Ended> {
+        let interceptors = self.interceptors.read().clone().map_err(Ended::failed)?;
         let (interceptor, work) = intercept::remote();
         let connection = Connection {
             side: match connection.side {
@@ -38,7 +58,6 @@ impl Intercept for Intercepting {
         let options = WorkerOptions::new(Address::random())
             .incoming(AccessControl::DenyAll)
             .placement(Placement::Aside);
-        let interceptors = self.interceptors.clone();
         let started = self
             .node
             .start_task(options, move |_| run(interceptors, connection, work));
@@ -91,8 +110,18 @@ async fn run(interceptors: Interceptors, connection: Connection, mut work: Work)
 pub(in crate::engine) struct Found {
     name: String,
     plugin: Plugin,
+    digest: String,
     config: String,
-    limits: portolan_plugin::Limits,
+    limits: Limits,
+}
+
+/// The configuration as the plugin gets it.
+fn config_text(config: &serde_json::Value) -> String {
+    match config {
+        serde_json::Value::Null => String::new(),
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 impl Running {
@@ -112,11 +141,8 @@ impl Running {
         Ok(Found {
             name: by.name.clone(),
             plugin,
-            config: match &by.config {
-                serde_json::Value::Null => String::new(),
-                serde_json::Value::String(text) => text.clone(),
-                other => other.to_string(),
-            },
+            digest: spec.digest,
+            config: config_text(&by.config),
             limits: limits(&spec.limits),
         })
     }
@@ -124,16 +150,55 @@ impl Running {
     /// Puts a plugin that was found before a portal.
     pub(in crate::engine) fn intercept_with(&self, found: Found, portal: &str) -> Result<Arc<dyn Intercept>> {
         let interceptors =
-            Interceptors::new(&found.plugin, portal, found.config, found.limits).map_err(plugin_error)?;
-        let intercepting = Arc::new(Intercepting {
-            plugin: found.name,
-            node: self.core.node().clone(),
-            interceptors,
-        });
+            Interceptors::new(&found.plugin, portal, &found.config, found.limits).map_err(plugin_error)?;
+        let is_current = |known: &PluginSpec| known.digest == found.digest;
         let mut all = self.plugins.intercepting.lock();
+        // Who is known from here on is told of the next version.
+        if !self.plugins.known.lock().get(&found.name).is_some_and(is_current) {
+            return Err(Error::failed(format!(
+                "the plugin `{}` was replaced or removed meanwhile",
+                found.name
+            ))
+            .hint("try it again"));
+        }
+        Ok(self.before(&mut all, found.name, portal, found.config, Ok(interceptors)))
+    }
+
+    /// Lets nobody through a portal, for this reason, until the plugin is added again.
+    pub(in crate::engine) fn intercept_without(
+        &self,
+        by: &InterceptedBy,
+        portal: &str,
+        reason: String,
+    ) -> Arc<dyn Intercept> {
+        let mut all = self.plugins.intercepting.lock();
+        self.before(
+            &mut all,
+            by.name.clone(),
+            portal,
+            config_text(&by.config),
+            Err(reason),
+        )
+    }
+
+    fn before(
+        &self,
+        all: &mut Vec<Weak<Intercepting>>,
+        plugin: String,
+        portal: &str,
+        config: String,
+        interceptors: std::result::Result<Interceptors, String>,
+    ) -> Arc<dyn Intercept> {
+        let intercepting = Arc::new(Intercepting {
+            plugin,
+            portal: portal.to_owned(),
+            config,
+            node: self.core.node().clone(),
+            interceptors: RwLock::new(interceptors),
+        });
         all.retain(|known| known.strong_count() > 0);
         all.push(Arc::downgrade(&intercepting));
-        Ok(intercepting)
+        intercepting
     }
 
     /// The names of plugins that can be interceptors.
@@ -160,13 +225,13 @@ impl Running {
     }
 
     /// New connections get the new version of a plugin; open ones keep theirs.
-    pub(super) fn replace_interceptors(&self, name: &str, plugin: &Plugin) {
+    pub(super) fn replace_interceptors(&self, name: &str, plugin: &Plugin, limits: Limits) {
         let all: Vec<Arc<Intercepting>> = {
             let known = self.plugins.intercepting.lock();
             known.iter().filter_map(Weak::upgrade).collect()
         };
         for intercepting in all.iter().filter(|intercepting| intercepting.plugin == name) {
-            if let Err(error) = intercepting.interceptors.replace(plugin, None) {
+            if let Err(error) = intercepting.replace(plugin, limits) {
                 tracing::error!(plugin = name, "an interceptor keeps its old plugin: {error}");
             }
         }

@@ -77,11 +77,11 @@ fn texts(rights: &Rights) -> Vec<String> {
 fn limits(said: &PluginLimits) -> Limits {
     let usual = Limits::default();
     let mib = |mib: u32| mib as usize * 1024 * 1024;
+    let time = |usual| said.time_ms.map_or(usual, |ms| Duration::from_millis(ms.into()));
     Limits {
         memory: said.memory_mib.map_or(usual.memory, mib),
-        time: said
-            .time_ms
-            .map_or(usual.time, |ms| Duration::from_millis(ms.into())),
+        time: time(usual.time),
+        interceptor_time: time(usual.interceptor_time),
         queue: Capacity {
             messages: said.waiting.map_or(usual.queue.messages, |count| count as usize),
             ..usual.queue
@@ -262,9 +262,12 @@ impl Running {
             self.forget_file(&spec.digest);
             return Err(error);
         }
-        self.replace_interceptors(&name, &plugin);
         tracing::info!(plugin = name, digest = spec.digest, "plugin added");
+        let limits = limits(&spec.limits);
         self.plugins.known.lock().insert(name.clone(), spec);
+        if plugin.kind() == Kind::Interceptor {
+            self.replace_interceptors(&name, &plugin, limits);
+        }
         if let Some(before) = before {
             self.forget_file(&before.digest);
             self.start_failed_workers_of(&name).await;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use portolan_plugin::{PeerAttributes, Plugin, PluginWorker, Rights, State, WorkerSettings};
+use portolan_plugin::{
+    Kind, PeerAttributes, Plugin, PluginError, PluginWorker, Rights, State, WorkerSettings,
+};
 use portolan_policy::ResourceType;
 use portolan_runtime::{Address, PeerIdentifier};
 
@@ -105,6 +107,16 @@ impl Running {
         spec: &WorkerSpec,
     ) -> Result<RunningPlugin> {
         let (known, plugin) = self.loaded_plugin(&spec.kind).await?;
+        if plugin.kind() != Kind::Worker {
+            return Err(plugin_error(PluginError::Kind {
+                found: plugin.kind(),
+                wanted: Kind::Worker,
+            })
+            .hint(format!(
+                "it is put before a portal: portolan tcp-outlet create … --intercept {0}, or tcp-inlet create … --intercept {0}",
+                spec.kind
+            )));
+        }
         let rights = all_rights(&known.rights, &spec.rights)?;
         let guard = Guard::policy(
             &self.core.policies,
