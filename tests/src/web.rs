@@ -1,7 +1,7 @@
-//! A web server of one scenario, over plain HTTP or, with `stunnel` in front, over TLS.
+//! A web server of one scenario, over plain HTTP or, with `stunnel` in front, over TLS; and the one of Python.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -45,6 +45,123 @@ fn request(stream: &mut TcpStream) -> io::Result<String> {
     let head = String::from_utf8_lossy(&head).into_owned();
     let target = head.split_ascii_whitespace().nth(1).unwrap_or_default();
     Ok(target.split('?').next().unwrap_or_default().to_owned())
+}
+
+/// What [`Http`] runs: Python's own HTTP server, which keeps connections alive and reads and writes chunked bodies.
+const HTTP: &str = r#"
+import http.server, json
+
+PATTERN = bytes(range(251)) * 1000
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def pieces(self, count):
+        offset = 0
+        while offset < count:
+            start = offset % 251
+            piece = PATTERN[start:start + min(100000, count - offset)]
+            offset += len(piece)
+            yield piece
+
+    def do_GET(self):
+        what, _, count = self.path[1:].partition("/")
+        if what == "headers":
+            body = json.dumps([[name.lower(), value] for name, value in self.headers.items()]).encode()
+            self.answer([body], len(body))
+        elif what == "bytes":
+            self.answer(self.pieces(int(count)), int(count))
+        elif what == "chunks":
+            self.answer(self.pieces(int(count)), None)
+        else:
+            self.send_error(404)
+
+    def do_POST(self):
+        self.answer([self.body()], None)
+
+    def body(self):
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers["Content-Length"]))
+        body = b""
+        while True:
+            size = int(self.rfile.readline().split(b";")[0], 16)
+            body += self.rfile.read(size)
+            self.rfile.readline()
+            if size == 0:
+                return body
+
+    def answer(self, pieces, length):
+        self.send_response(200)
+        if length is None:
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+        for piece in pieces:
+            if length is None:
+                piece = b"%x\r\n%s\r\n" % (len(piece), piece)
+            self.wfile.write(piece)
+        if length is None:
+            self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, *_):
+        pass
+
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 256
+    daemon_threads = True
+
+    def handle_error(self, *_):
+        pass
+
+server = Server(("127.0.0.1", 0), Handler)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"#;
+
+/// The HTTP/1.1 server of Python's library. `GET /headers` answers with the request's headers, a list in JSON of names in lower case
+/// and values; `GET /bytes/N` and `/chunks/N` with so many bytes of the [pattern](crate::service::pattern), with a length or in
+/// chunks; `POST` with the body, in chunks.
+#[derive(Debug)]
+pub struct Http {
+    /// Where it listens.
+    pub address: SocketAddr,
+    process: Child,
+}
+
+impl Http {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// When Python cannot be run.
+    pub fn start() -> Self {
+        let mut process = Command::new("python3")
+            .args(["-c", HTTP])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 can be run");
+        let mut line = String::new();
+        let said = process.stdout.take().expect("its output is a pipe");
+        BufReader::new(said)
+            .read_line(&mut line)
+            .expect("it says its port");
+        let port: u16 = line
+            .trim()
+            .parse()
+            .unwrap_or_else(|_| panic!("python3 said {line:?}"));
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            process,
+        }
+    }
+}
+
+impl Drop for Http {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 /// A TLS server in front of a plain service: `stunnel` with a certificate for `localhost`.

@@ -8,6 +8,7 @@ mod hostile_peers;
 mod installing;
 mod interceptors;
 mod nodes;
+mod plugin_interceptors;
 mod plugins;
 mod policies;
 mod portals;
@@ -21,6 +22,10 @@ mod tickets;
 mod tls;
 mod trust;
 mod workers;
+
+/// Plugins made of text, as the tests of `portolan-plugin` have them.
+#[path = "../../../workers/plugin/tests/support/mod.rs"]
+mod support;
 
 /// Exit codes of the command line, as its documentation has them.
 mod exit {

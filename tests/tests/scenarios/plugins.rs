@@ -6,13 +6,10 @@ use std::time::Duration;
 use portolan_tests::{Home, Outcome, eventually};
 use serde_json::Value;
 
-use crate::exit;
+use crate::{exit, support};
 
-/// The puppet of `workers/plugin/tests/guests`: it does what the first byte of a message says. A message of the command line begins
+/// The puppet of `workers/plugin/tests/guests` does what the first byte of a message says. A message of the command line begins
 /// with its length, so it is told by that: 101 bytes are `e`, an echo.
-#[path = "../../../workers/plugin/tests/support/mod.rs"]
-mod support;
-
 const ECHO: usize = 0x65;
 const LOOP: usize = 0x6c;
 const MEMORY: usize = 0x6d;
