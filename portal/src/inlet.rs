@@ -21,12 +21,14 @@ use crate::intercept::{Interception, Side};
 use crate::memory::WindowMemory;
 use crate::protocol::PortalMessage;
 use crate::socket::{ByteStream, Socket};
-use crate::status::{FailureHook, FailureKind, PortalStatus};
+use crate::status::{DelayHook, FailureHook, FailureKind, PortalStatus};
 use crate::stream::Stream;
 use crate::ways::{OnWay, Ways};
 
 /// How long the outlet's answer may take by default; the client is closed then.
 pub const PONG_TIMEOUT: Duration = Duration::from_millis(4_800);
+/// An outlet that has not answered within this time, though there is hardly a path that takes longer, may be gone.
+pub const USUAL_ANSWER: Duration = Duration::from_secs(1);
 /// Connections of one inlet at a time, by default.
 pub const MAX_CONNECTIONS: u64 = 16 * 1024;
 /// Pauses after an error of `accept`.
@@ -53,8 +55,11 @@ pub struct InletOptions {
     pub stripes: usize,
     /// What stands between clients and the portal.
     pub intercept: Option<Interception>,
-    /// Told of each failure: a session may look at its path sooner.
+    /// Told of each failure.
     pub on_failure: Option<FailureHook>,
+    /// Told when an outlet has not answered a client for [`USUAL_ANSWER`]: a session may look whether its path is still there, long
+    /// before the client is given up.
+    pub on_delay: Option<DelayHook>,
 }
 
 impl Default for InletOptions {
@@ -69,6 +74,7 @@ impl Default for InletOptions {
             stripes: 1,
             intercept: None,
             on_failure: None,
+            on_delay: None,
         }
     }
 }
@@ -118,7 +124,7 @@ impl Inlet {
         let socket = TcpListener::bind(bind).await.map_err(listening)?;
         let local = socket.local_addr().map_err(listening)?;
         let socket = socket.into_std().map_err(listening)?;
-        let status = PortalStatus::new(options.on_failure.clone());
+        let status = PortalStatus::new(options.on_failure.clone(), options.on_delay.clone());
         let ways = Ways::new(options.stripes, "it has not been connected yet");
         let acceptor = Arc::new(Acceptor {
             options,

@@ -60,10 +60,10 @@ pub mod status;
 pub mod stream;
 mod ways;
 
-pub use inlet::{Inlet, InletOptions};
+pub use inlet::{Inlet, InletOptions, USUAL_ANSWER};
 pub use intercept::{Intercept, Interception, Interceptor};
 pub use memory::WindowMemory;
 pub use outlet::{Outlet, OutletOptions};
 pub use socket::{ByteStream, Dial, Wrap, Wrapping};
-pub use status::{Failure, FailureHook, FailureKind, PortalStatus};
+pub use status::{DelayHook, Failure, FailureHook, FailureKind, PortalStatus};
 pub use ways::MAX_STRIPES;

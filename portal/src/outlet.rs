@@ -97,7 +97,7 @@ impl Outlet {
         target: &str,
         options: OutletOptions,
     ) -> Result<Self> {
-        let status = PortalStatus::new(options.on_failure.clone());
+        let status = PortalStatus::new(options.on_failure.clone(), None);
         let target: Arc<str> = target.into();
         let address = address.into();
         let listener = Listener {

@@ -49,6 +49,9 @@ pub struct Failure {
 /// Called with each failure, on the thread of the connection. Must not block.
 pub type FailureHook = Arc<dyn Fn(&Failure) + Send + Sync>;
 
+/// Called when an outlet lets a client wait for longer than usual, on the thread of the connection. Must not block.
+pub type DelayHook = Arc<dyn Fn() + Send + Sync>;
+
 /// Counters of an inlet or outlet since it was made.
 #[derive(Default)]
 pub struct PortalStatus {
@@ -58,6 +61,7 @@ pub struct PortalStatus {
     pub(crate) to_application: AtomicU64,
     last_failure: Mutex<Option<Failure>>,
     hook: Option<FailureHook>,
+    delay_hook: Option<DelayHook>,
     logged: Mutex<Option<(Instant, u32)>>,
     again: watch::Sender<()>,
 }
@@ -66,11 +70,23 @@ pub struct PortalStatus {
 const LOGGED_PER_SECOND: u32 = 5;
 
 impl PortalStatus {
-    pub(crate) fn new(hook: Option<FailureHook>) -> Arc<Self> {
+    pub(crate) fn new(hook: Option<FailureHook>, delay_hook: Option<DelayHook>) -> Arc<Self> {
         Arc::new(Self {
             hook,
+            delay_hook,
             ..Self::default()
         })
+    }
+
+    /// Whether anybody wants to know of delays.
+    pub(crate) fn watches_delays(&self) -> bool {
+        self.delay_hook.is_some()
+    }
+
+    pub(crate) fn delayed(&self) {
+        if let Some(hook) = &self.delay_hook {
+            hook();
+        }
     }
 
     /// Connections open now.

@@ -186,6 +186,38 @@ fn an_outlet_that_is_cut_off_costs_a_client_the_time_out_and_no_more() {
 }
 
 #[test]
+fn an_outlet_that_lets_a_client_wait_is_told_of_once_and_may_answer_all_the_same() {
+    run(1, async |network| {
+        let (told, mut delays) = mpsc::channel(8);
+        let options = InletOptions {
+            on_delay: Some(Arc::new(move || told.try_send(()).unwrap())),
+            ..InletOptions::default()
+        };
+        let mut world = world_with(&network, options, OutletOptions::default()).await;
+        let (mut client, mut server) = world.pair().await;
+        transfer(&mut client, &mut server, b"quick").await;
+        network.sleep(SECONDS(10)).await;
+        assert!(delays.is_empty());
+        network.link(
+            "near",
+            "far",
+            Link {
+                latency: Duration::from_millis(700),
+                ..Link::default()
+            },
+        );
+        let begun = network.now();
+        let mut client = world.client();
+        soon("the delay is told of", delays.recv()).await.unwrap();
+        assert_eq!(network.now() - begun, portolan_portal::inlet::USUAL_ANSWER);
+        let mut server = world.server().await;
+        transfer(&mut client, &mut server, b"slow").await;
+        network.sleep(SECONDS(10)).await;
+        assert!(delays.is_empty());
+    });
+}
+
+#[test]
 fn bytes_arrive_once_and_in_order_or_the_connection_ends_whatever_the_network_does() {
     let transferred = |seed| {
         run(seed, async |network| {

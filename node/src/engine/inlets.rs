@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use portolan_identity::Identifier;
 use portolan_policy::ResourceType;
-use portolan_portal::{FailureHook, FailureKind, Inlet, InletOptions, Interception, MAX_STRIPES};
+use portolan_portal::{DelayHook, FailureHook, FailureKind, Inlet, InletOptions, Interception, MAX_STRIPES};
 use portolan_relay::{Connection, SessionMonitor, SessionSettings, SessionStatus};
 use portolan_runtime::{Address, Node, Placement, Route};
 use tokio::sync::{Notify, watch};
@@ -37,7 +37,7 @@ use crate::state::{InletSpec, check_alias, random_name};
 /// Limit for connection and channels to the outlet. As long as the outlet's node or its relay is not there, the path is open up
 /// to the relay node and waits for the rest, which is cheaper for both than to begin from the start.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
-/// After an outlet has not answered a client: how long the node that it is on may take to answer a ping, until the path is
+/// When an outlet lets a client wait: how long the node that it is on may take to answer a ping, until the path is
 /// given up. Without it, a dead path would be noticed by the session's own pings only, half a minute later.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest pause between attempts to connect, unless the owner wants another one. Applications wait for it.
@@ -257,11 +257,14 @@ impl OpenInlet {
             .iter()
             .map(|stripe| Arc::clone(&stripe.suspicion))
             .collect();
-        let hook: FailureHook = Arc::new(move |failure| {
+        // Those that are well answer the ping.
+        let on_delay: DelayHook =
+            Arc::new(move || suspicions.iter().for_each(|suspicion| suspicion.notify_one()));
+        let suspect = Arc::clone(&on_delay);
+        let on_failure: FailureHook = Arc::new(move |failure| {
             failed.fetch_add(1, Ordering::Relaxed);
             if failure.kind == FailureKind::NoAnswer {
-                // Those that are well answer the ping.
-                suspicions.iter().for_each(|suspicion| suspicion.notify_one());
+                suspect();
             }
         });
         InletOptions {
@@ -269,7 +272,8 @@ impl OpenInlet {
             outgoing: guard.outgoing(),
             enable_nagle: self.spec.enable_nagle,
             stripes: self.stripes.len(),
-            on_failure: Some(hook),
+            on_failure: Some(on_failure),
+            on_delay: Some(on_delay),
             memory: self.shared.core.windows.clone(),
             intercept: self.intercept.clone(),
             ..InletOptions::default()

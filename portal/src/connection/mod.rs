@@ -32,6 +32,7 @@ use self::time::{BEAT, Due};
 use crate::application::{Arrived, Reader};
 use crate::early::Entry;
 use crate::gate::Refused;
+use crate::inlet::USUAL_ANSWER;
 use crate::protocol::PortalMessage;
 use crate::socket::Socket;
 use crate::status::Open;
@@ -176,11 +177,17 @@ pub(crate) struct Connection {
 impl Connection {
     /// An inlet's connection, to be asked for.
     pub(crate) fn inlet(ctx: Context, parts: Parts, socket: Socket, asking: Asking) -> Self {
-        Self {
+        let mut connection = Self {
             socket: Some(socket),
             asking: Some(Box::new(asking)),
             ..Self::new(ctx, parts)
+        };
+        let usual = Instant::now() + USUAL_ANSWER;
+        // The other time, until which it is given up, stays in `beat`.
+        if connection.open.0.watches_delays() && usual < connection.beat {
+            connection.deadline = Some((usual, Due::Expected));
         }
+        connection
     }
 
     /// An outlet's connection, to be connected.

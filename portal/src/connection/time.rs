@@ -35,6 +35,8 @@ const MISSED_BEATS: u32 = 3;
 pub(super) enum Due {
     /// The Pong must have come, or the target be connected.
     Opened,
+    /// The Pong usually has come; it may still.
+    Expected,
     /// A stock peer has had its time after our end.
     Lingered,
     /// The application must have taken something; looked at so many times.
@@ -75,6 +77,11 @@ impl Connection {
                 Ok(true)
             }
             Some((at, Due::Stalled(looks))) if at <= next => self.look_at_stall(looks).map(|()| true),
+            Some((at, Due::Expected)) if at <= next => {
+                self.deadline = Some((self.beat, Due::Opened));
+                self.open.0.delayed();
+                Ok(true)
+            }
             Some((at, due)) if at <= next => Err(self.overdue(due)),
             _ => self.give_sign_of_life().map(|()| true),
         }
@@ -82,7 +89,7 @@ impl Connection {
 
     fn overdue(&mut self, due: Due) -> End {
         match due {
-            Due::Opened => {
+            Due::Opened | Due::Expected => {
                 if let Some(connecting) = &self.connecting {
                     let limit = connecting.limit;
                     let late = io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}"));

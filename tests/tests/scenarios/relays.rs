@@ -1,6 +1,6 @@
 //! Relays: who may have which name, and what happens when the path is lost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portolan_tests::project::UP_LIMIT;
 use portolan_tests::service::{connect, echoes, end_of};
@@ -221,6 +221,24 @@ fn an_inlet_recovers_when_the_outlets_node_is_killed_and_started() {
     eventually("the portal carries again", Duration::from_secs(30), || {
         echoes(story.inlet)
     });
+}
+
+/// Nobody says goodbye, and the session's own pings would notice half a minute later: it is the first client's wait that makes the inlet
+/// look.
+#[test]
+fn when_the_outlets_node_is_killed_the_first_client_is_closed_with_the_path_and_the_next_at_once() {
+    let story = Story::told();
+    assert!(echoes(story.inlet));
+    process::kill(story.bank.process());
+    let mut first = connect(story.inlet);
+    let begun = Instant::now();
+    assert!(end_of(&mut first, Duration::from_secs(20)).is_closed());
+    println!("closed after {:?}", begun.elapsed());
+    eventually("the inlet is down", Duration::from_secs(8), || {
+        !story.analysis.inlet_up("inlet")
+    });
+    let mut next = connect(story.inlet);
+    assert!(end_of(&mut next, Duration::from_secs(1)).is_closed());
 }
 
 /// The limits are below the 30 s after which unanswered pings end a path, and no client asks before: only a goodbye is that early.
