@@ -8,8 +8,8 @@ use super::context::Context;
 use super::output::{Answer, attributes, card, table};
 use super::{Confirmation, values};
 use crate::control::api::{
-    CreateSecureChannel, CreateSecureChannelListener, SecureChannelListenerStatus, SecureChannelStatus, item,
-    path,
+    ChannelTraffic, CreateSecureChannel, CreateSecureChannelListener, SecureChannelListenerStatus,
+    SecureChannelStatus, item, path,
 };
 use crate::control::client::{DEFAULT_TIMEOUT, NodeClient};
 use crate::error::{Error, Result};
@@ -114,7 +114,20 @@ fn plain(channel: &SecureChannelStatus) -> String {
         ("Role", channel.role.clone()),
         ("To", channel.to.clone()),
         ("Attributes", attributes(&channel.attributes)),
+        ("Suite", channel.suite.clone()),
+        ("Sent", traffic(&channel.sent)),
+        ("Received", traffic(&channel.received)),
+        ("Rejected", channel.rejected.to_string()),
     ])
+}
+
+fn traffic(direction: &ChannelTraffic) -> String {
+    let ChannelTraffic {
+        messages,
+        bytes,
+        rekeys,
+    } = direction;
+    format!("{messages} messages, {bytes} bytes; key replaced {rekeys} times")
 }
 
 fn record(channel: &SecureChannelStatus) -> Value {
@@ -124,6 +137,10 @@ fn record(channel: &SecureChannelStatus) -> Value {
         "peer": channel.peer,
         "role": channel.role,
         "attributes": channel.attributes,
+        "suite": channel.suite,
+        "sent": channel.sent,
+        "received": channel.received,
+        "rejected": channel.rejected,
     })
 }
 

@@ -505,6 +505,29 @@ pub struct SecureChannelStatus {
     /// Verified attributes of the other side.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
+    /// What protects the records.
+    #[serde(default)]
+    pub suite: String,
+    /// What was sealed.
+    #[serde(default)]
+    pub sent: ChannelTraffic,
+    /// What was opened.
+    #[serde(default)]
+    pub received: ChannelTraffic,
+    /// Records that did not open: forged, altered, repeated, too old.
+    #[serde(default)]
+    pub rejected: u64,
+}
+
+/// One direction of a secure channel, since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelTraffic {
+    /// Records.
+    pub messages: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+    /// How often the key was replaced.
+    pub rekeys: u64,
 }
 
 /// Listen for secure channels.

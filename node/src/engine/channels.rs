@@ -13,7 +13,7 @@ use super::core::identifiers;
 use super::running::{API, ChannelListener, OwnChannel, Running, tcp_listener_status, trust};
 use super::services::local_name;
 use crate::control::api::{
-    CreateSecureChannel, CreateSecureChannelListener, CreateTcpConnection, CreateTcpListener,
+    ChannelTraffic, CreateSecureChannel, CreateSecureChannelListener, CreateTcpConnection, CreateTcpListener,
     SecureChannelListenerStatus, SecureChannelStatus, TcpConnectionStatus, TcpListenerStatus,
 };
 use crate::error::{Error, Result};
@@ -71,6 +71,18 @@ impl Running {
             }
             .to_owned(),
             attributes,
+            suite: info.suite.to_string(),
+            sent: ChannelTraffic {
+                messages: info.sent_messages,
+                bytes: info.sent_bytes,
+                rekeys: info.sent_rekeys(),
+            },
+            received: ChannelTraffic {
+                messages: info.received_messages,
+                bytes: info.received_bytes,
+                rekeys: info.received_rekeys(),
+            },
+            rejected: info.rejected,
         }
     }
 

@@ -112,6 +112,28 @@ fn credentials_of_ten_seconds_are_renewed_under_transfers_without_losing_a_byte(
 }
 
 #[test]
+fn the_keys_of_a_channel_are_replaced_by_themselves_and_that_can_be_seen() {
+    let home = Home::new();
+    home.ok(["node", "create", "one"]);
+    let address = free_address();
+    let listen = address.to_string();
+    home.ok(["node", "create", "two", "--tcp-listener-address", &listen]);
+    let to = format!("/ip4/127.0.0.1/tcp/{}/service/api", address.port());
+    let channel = home.ok(["secure-channel", "create", "--from", "one", "--to", &to]);
+    let name = channel.strip_prefix("/service/").unwrap();
+    for number in 0..33 {
+        let (text, to) = (number.to_string(), format!("{channel}/service/uppercase"));
+        home.ok(["message", "send", &text, "--from", "one", "--to", &to]);
+    }
+    let shown = home.json(["secure-channel", "show", name, "--at", "one"]);
+    for direction in ["sent", "received"] {
+        assert_eq!(shown[direction]["messages"], 33, "{shown}");
+        assert_eq!(shown[direction]["rekeys"], 1, "{shown}");
+    }
+    assert_eq!(shown["rejected"], 0);
+}
+
+#[test]
 fn a_credential_that_cannot_be_renewed_ends_idle_portals_at_whichever_end_asks_for_it() {
     let pair = Pair::start();
     let (bank, client) = (identifier(&pair.bank), identifier(&pair.client.home));

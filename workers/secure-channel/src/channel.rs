@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::aead::Suite;
 use crate::extensions::Agreement;
+use crate::record::REKEY_INTERVAL;
 
 pub use listener::SecureChannelListener;
 pub use service::{Clock, Counters, SecureChannels};
@@ -269,4 +270,18 @@ pub struct ChannelInfo {
     pub rejected: u64,
     /// How often records were missing or late.
     pub gaps: u64,
+}
+
+impl ChannelInfo {
+    /// How often the key that we seal with was replaced: before every 32nd record ([`REKEY_INTERVAL`]).
+    #[must_use]
+    pub fn sent_rekeys(&self) -> u64 {
+        self.sent_messages.saturating_sub(1) / REKEY_INTERVAL
+    }
+
+    /// The same for the key that we open with; on paths that lose records, at least so often.
+    #[must_use]
+    pub fn received_rekeys(&self) -> u64 {
+        self.received_messages.saturating_sub(1) / REKEY_INTERVAL
+    }
 }

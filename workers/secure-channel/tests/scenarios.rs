@@ -95,6 +95,7 @@ async fn a_long_stream_of_large_messages_arrives_in_order() {
         assert!(message.payload.as_slice().iter().all(|byte| *byte == i as u8));
     }
     assert_eq!(channel.info().sent_messages, COUNT as u64);
+    assert_eq!(channel.info().sent_rekeys(), (COUNT as u64 - 1) / 32);
     drop(context);
     pair.stop().await;
 }
