@@ -145,7 +145,13 @@ impl Context {
         };
         // What others send goes through the passage of such a worker, and must not overtake what it sends itself.
         let is_numbered = self.cell.records[0].is_numbering();
-        put(&mut self.unsent, target, envelope, is_numbered)
+        put(
+            &mut self.unsent,
+            target,
+            envelope,
+            is_numbered,
+            &self.cell.mailbox,
+        )
     }
 
     /// Sends a message on that was admitted to a passage.
@@ -164,6 +170,7 @@ impl Context {
             &target,
             Envelope { source, message },
             is_numbered,
+            &self.cell.mailbox,
         )
         .inspect_err(|error| {
             if let Some(through) = last.as_ref().and_then(|last| last.passage.get()) {
@@ -225,6 +232,12 @@ impl Context {
         self.cell.mailbox.is_waited_for()
     }
 
+    /// Whether somebody waits for room in this worker's mailbox who hands on what others have sent to many destinations
+    /// ([`WorkerOptions::transit`]), directly or by way of others: whoever is sent something there by those waits too.
+    pub fn holds_up_transit(&self) -> bool {
+        self.cell.mailbox.holds_up_transit()
+    }
+
     /// Waits until all that was forwarded has found room in the mailboxes that it is for. The runtime does this after each message
     /// of a [`SyncWorker`].
     pub async fn flush(&mut self) {
@@ -232,7 +245,7 @@ impl Context {
             let own = &self.cell.mailbox;
             // A worker that is asked to stop has its mailbox closed.
             let has_room = poll_fn(|cx| {
-                if mailbox.poll_room(size, cx).is_ready() {
+                if mailbox.poll_room(size, own, cx).is_ready() {
                     return Poll::Ready(true);
                 }
                 own.poll_closed(cx).map(|()| false)
@@ -253,7 +266,7 @@ impl Context {
             return Some((Arc::clone(mailbox), 1));
         }
         while let Some((mailbox, envelope)) = unsent.outbox.pop_front() {
-            if let Err(PushError::Full(envelope)) = mailbox.try_push(envelope) {
+            if let Err(PushError::Full(envelope)) = mailbox.try_push(envelope, &self.cell.mailbox) {
                 let size = envelope.message.payload.len();
                 unsent.outbox.push_front((Arc::clone(&mailbox), envelope));
                 return Some((mailbox, size));
@@ -426,7 +439,7 @@ impl Context {
     /// worker that fills a mailbox must do when whoever empties that one may send to it.
     pub fn poll_flush(&mut self, cx: &mut std::task::Context<'_>) -> Poll<()> {
         while let Some((mailbox, size)) = self.deliver_unsent() {
-            ready!(mailbox.poll_room(size, cx));
+            ready!(mailbox.poll_room(size, &self.cell.mailbox, cx));
             self.has_room(&mailbox);
         }
         Poll::Ready(())
@@ -530,6 +543,7 @@ fn put(
     target: &Record,
     envelope: Envelope,
     is_numbered: bool,
+    by: &Mailbox,
 ) -> Result<(), SendError> {
     let pushed = if is_numbered {
         if unsent
@@ -538,11 +552,11 @@ fn put(
         {
             return Err(SendError::Overloaded(target.address.clone()));
         }
-        target.mailbox.push_numbered(envelope)
+        target.mailbox.push_numbered(envelope, by)
     } else if unsent.as_ref().is_some_and(|unsent| !unsent.is_empty()) {
         Err(PushError::Full(envelope))
     } else {
-        target.mailbox.try_push(envelope).map(|()| true)
+        target.mailbox.try_push(envelope, by).map(|()| true)
     };
     match pushed {
         Ok(true) => Ok(()),
@@ -658,6 +672,99 @@ mod tests {
             assert!(sender.unsent.is_none());
             assert_eq!(spares(), 1);
         }
+        node.stop().await;
+    }
+
+    fn small() -> Capacity {
+        Capacity {
+            messages: 4,
+            bytes: 1 << 20,
+        }
+    }
+
+    fn sends(name: &str) -> WorkerOptions {
+        WorkerOptions::new(name).outgoing(AccessControl::only("full"))
+    }
+
+    #[tokio::test]
+    async fn what_is_in_transit_waits_beyond_the_capacity_where_there_is_room_for_it() {
+        let node = Node::builder().arbiters(1).build().unwrap();
+        let mut full = node
+            .context(WorkerOptions::new("full").capacity(small()).room_for_transit())
+            .unwrap();
+        let mut own = node.context(sends("own")).unwrap();
+        let mut transit = node.context(sends("transit").transit()).unwrap();
+        let message = |sender: &Context| Message::new("full", sender.address(), vec![7_u8; 1 << 20]);
+        own.forward(message(&own)).unwrap();
+        assert!(!own.has_unsent());
+        own.forward(message(&own)).unwrap();
+        assert!(own.has_unsent(), "what begins here waits with who sends it");
+        let mut taken = 0;
+        while !transit.has_unsent() {
+            transit.forward(message(&transit)).unwrap();
+            taken += 1;
+        }
+        // Each counts a little more than its bytes, and the last one has found no room.
+        assert_eq!(taken, crate::TRANSIT_ROOM >> 20);
+        assert!(!full.holds_up_transit(), "nobody waits before it says so");
+        poll_fn(|cx| {
+            assert!(transit.poll_flush(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        assert!(full.holds_up_transit());
+        for _ in 0..taken {
+            assert!(full.next().await.is_some());
+        }
+        for sender in [&mut own, &mut transit] {
+            sender.flush().await;
+            assert!(full.next().await.is_some());
+        }
+        // The room is there again.
+        for _ in 0..taken {
+            assert!(!transit.has_unsent());
+            transit.forward(message(&transit)).unwrap();
+        }
+        node.stop().await;
+    }
+
+    #[tokio::test]
+    async fn whoever_is_waited_for_by_somebody_in_transit_holds_it_up_too() {
+        let node = Node::builder().arbiters(1).build().unwrap();
+        let full = node
+            .context(WorkerOptions::new("full").capacity(small()))
+            .unwrap();
+        let mut between = node.context(sends("between").capacity(small())).unwrap();
+        let mut transit = node
+            .context(
+                WorkerOptions::new("transit")
+                    .outgoing(AccessControl::only("between"))
+                    .transit(),
+            )
+            .unwrap();
+        for number in 0..5_u8 {
+            between
+                .forward(Message::new("full", "between", vec![number]))
+                .unwrap();
+            transit
+                .forward(Message::new("between", "transit", vec![number]))
+                .unwrap();
+        }
+        poll_fn(|cx| {
+            assert!(between.poll_flush(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        assert!(
+            !full.holds_up_transit(),
+            "it keeps waiting only one that waits for itself"
+        );
+        poll_fn(|cx| {
+            assert!(transit.poll_flush(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        assert!(between.holds_up_transit() && full.holds_up_transit());
         node.stop().await;
     }
 }

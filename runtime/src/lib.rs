@@ -52,7 +52,8 @@
 //! # What is bounded
 //!
 //! Mailboxes ([`Capacity`]; records of channels, which must keep their order, may be one more from each sender), routes ([`MAX_HOPS`]), addresses ([`MAX_ADDRESS_LENGTH`]), log lines about refusals. A
-//! full mailbox loses nothing: its senders wait.
+//! full mailbox loses nothing: its senders wait. Whoever hands on what others have sent waits later, where there is room for that
+//! ([`TRANSIT_ROOM`], [`TRANSIT_MEMORY`]).
 //!
 //! # Modules
 //!
@@ -92,7 +93,7 @@ pub use cell::Stage;
 pub use context::Context;
 pub use error::{Denial, Error, Refusal, RefusedDelivery, Result, SendError};
 pub use flow::{Flow, FlowId};
-pub use mailbox::Capacity;
+pub use mailbox::{Capacity, TRANSIT_COST, TRANSIT_MEMORY, TRANSIT_ROOM};
 pub use message::{Envelope, LocalInfo, Message, Peer, PeerIdentifier, Routed};
 pub use node::{Node, NodeBuilder};
 pub use payload::{Payload, Sealing};

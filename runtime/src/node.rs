@@ -485,7 +485,7 @@ impl Node {
             (Placement::Owner, Some(owner)) => owner.arbiter as usize,
             _ => self.next_arbiter(),
         };
-        let mailbox = Arc::new(Mailbox::new(options.capacity));
+        let mailbox = Arc::new(Mailbox::new(options.capacity, options.transit));
         let number = inner.next_cell.fetch_add(1, Ordering::Relaxed);
         let cell = Arc::new_cyclic(|cell: &Weak<Cell>| Cell {
             number,

@@ -9,7 +9,7 @@ use crate::cell::Stage;
 use crate::context::Context;
 use crate::error::{Result, SendError};
 use crate::flow::Flow;
-use crate::mailbox::Capacity;
+use crate::mailbox::{Capacity, Transit};
 use crate::message::{Envelope, Message, Peer, Routed};
 use crate::node::Node;
 
@@ -189,6 +189,7 @@ pub struct WorkerOptions {
     pub(crate) capacity: Capacity,
     pub(crate) stage: Stage,
     pub(crate) placement: Placement,
+    pub(crate) transit: Transit,
 }
 
 /// On which arbiter, that is on which thread, a worker runs.
@@ -214,6 +215,7 @@ impl WorkerOptions {
             capacity: Capacity::default(),
             stage: Stage::default(),
             placement: Placement::default(),
+            transit: Transit::default(),
         }
     }
 
@@ -253,6 +255,20 @@ impl WorkerOptions {
     /// When the worker stops while the node stops.
     pub fn stage(mut self, stage: Stage) -> Self {
         self.stage = stage;
+        self
+    }
+
+    /// The worker hands on what others have sent, to many destinations, as what receives at a connection does. Where there is
+    /// [room for it](Self::room_for_transit), what it sends may wait beyond a mailbox's capacity, so that one destination that takes
+    /// nothing does not keep it from serving the others.
+    pub fn transit(mut self) -> Self {
+        self.transit.is_source = true;
+        self
+    }
+
+    /// For what is in transit there is more room in the mailbox than its capacity: up to [`TRANSIT_ROOM`](crate::TRANSIT_ROOM) bytes.
+    pub fn room_for_transit(mut self) -> Self {
+        self.transit.has_room = true;
         self
     }
 

@@ -10,7 +10,7 @@ use portolan_runtime::{
     Result, Stage, WorkerOptions, wire,
 };
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::link::{Arrival, End, Flight, Mode};
 use crate::network::Network;
@@ -22,6 +22,9 @@ const WRITE_QUEUE: Capacity = Capacity {
 };
 /// The longest message, in bytes, as over TCP: longer ones are dropped.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+/// How long a peer may take nothing while what came over other connections waits behind it, as over TCP; and how often is looked.
+const HOLD_UP: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(500);
 /// How long an end that closes waits for room for what it has still to say.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -159,6 +162,7 @@ pub(crate) fn start<D: Send + 'static>(
     node.start_task(
         WorkerOptions::with_mailbox(mailbox)
             .capacity(WRITE_QUEUE)
+            .room_for_transit()
             .stage(Stage::Transport),
         move |mut ctx| async move {
             let end = send(&mut ctx, &network, &outgoing).await;
@@ -172,7 +176,9 @@ pub(crate) fn start<D: Send + 'static>(
         .producer(flow);
     node.start_task_of(
         &connection.sender,
-        WorkerOptions::with_mailbox(mailbox).stage(Stage::Transport),
+        WorkerOptions::with_mailbox(mailbox)
+            .stage(Stage::Transport)
+            .transit(),
         move |ctx| receiving.run(ctx),
     )?;
     Ok(connection)
@@ -202,13 +208,18 @@ async fn send(ctx: &mut Context, network: &Network, pipe: &Pipe) -> End {
         let Some(bytes) = encode(envelope.message) else {
             continue;
         };
+        let mut since = Instant::now();
         while !pipe.flight.lock().has_room() {
+            if since.elapsed() >= HOLD_UP && ctx.holds_up_transit() {
+                return End::Reset;
+            }
             if ctx.is_stopping() && closing.is_none() {
                 closing = Some(Instant::now() + LINGER);
             }
             tokio::select! {
                 biased;
-                () = pipe.room.notified() => {}
+                () = pipe.room.notified() => since = Instant::now(),
+                () = sleep(LOOK) => {}
                 () = at(closing) => return End::Reset,
                 () = ctx.stopping(), if closing.is_none() => {}
                 () = at(network.gives_up(pipe)) => return End::Reset,

@@ -40,6 +40,8 @@ const LINGER_IDLE: Duration = Duration::from_millis(200);
 const LINGER: Duration = Duration::from_secs(5);
 /// Frames from this size on are read into a buffer of their own.
 const LARGE_FRAME: usize = 32 * 1024;
+/// How often a sender whose peer takes nothing looks whether others wait for that.
+const LOOK: Duration = Duration::from_millis(500);
 /// Silence after which an empty receive buffer is given back.
 const BUFFER_IDLE: Duration = Duration::from_millis(500);
 
@@ -49,6 +51,10 @@ pub(crate) struct Shared {
     pub(crate) sender: Address,
     pub(crate) receiver: Address,
     pub(crate) flow: Arc<Flow>,
+    /// The peer's socket address, as given when connecting.
+    pub(crate) peer: String,
+    /// Counts those that were closed because others waited behind them.
+    held_up: Arc<AtomicU64>,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
     /// Told by the receiver when nothing more will come.
@@ -71,11 +77,18 @@ enum End {
 }
 
 impl Shared {
-    pub(crate) fn new(node: &Node, spawner: Option<&Arc<Flow>>) -> Arc<Self> {
+    pub(crate) fn new(
+        node: &Node,
+        spawner: Option<&Arc<Flow>>,
+        peer: String,
+        held_up: Arc<AtomicU64>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             sender: Address::random(),
             receiver: Address::random(),
             flow: node.new_flow(spawner),
+            peer,
+            held_up,
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             peer_done: Notify::new(),
@@ -99,11 +112,19 @@ impl Shared {
         node.start_task(
             WorkerOptions::with_mailbox(sender)
                 .capacity(WRITE_QUEUE)
+                .room_for_transit()
                 .stage(Stage::Transport)
                 .placement(placement),
             move |mut ctx| async move {
-                if let Err(error) = shared.run(&mut ctx, stream, options).await {
-                    tracing::debug!(sender = %shared.sender, "a TCP connection ends: {error}");
+                match shared.run(&mut ctx, stream, options).await {
+                    Ok(()) => {}
+                    Err(error) if error.get_ref().is_some_and(|inner| inner.is::<HeldUp>()) => {
+                        shared.held_up.fetch_add(1, Ordering::Relaxed);
+                        tracing::warn!(sender = %shared.sender, peer = shared.peer, "a TCP connection is closed: {error}");
+                    }
+                    Err(error) => {
+                        tracing::debug!(sender = %shared.sender, "a TCP connection ends: {error}");
+                    }
                 }
                 // Before the context, with which the worker has ended.
                 drop(done);
@@ -124,7 +145,9 @@ impl Shared {
             .producer(Arc::clone(&self.flow));
         let (shared, limits) = (Arc::clone(self), Arc::clone(&options));
         ctx.start_task(
-            WorkerOptions::with_mailbox(receiver).stage(Stage::Transport),
+            WorkerOptions::with_mailbox(receiver)
+                .stage(Stage::Transport)
+                .transit(),
             move |mut ctx| async move {
                 let stopping = ctx.stopping();
                 let end = tokio::select! {
@@ -310,7 +333,7 @@ impl Shared {
                     None
                 };
             }
-            write_frames(&mut writing, &mut frames, options.write_timeout).await?;
+            write_frames(ctx, &mut writing, &mut frames, options).await?;
             self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
             if frames.capacity() > GATHERED_FRAMES {
                 frames = Vec::new();
@@ -440,10 +463,42 @@ fn stalled(limit: Duration) -> io::Error {
     )
 }
 
+/// The peer takes nothing, and others wait for that.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the peer took no byte for {0:?} while others waited behind it: its node stands still, or cannot be reached"
+)]
+struct HeldUp(Duration);
+
+/// Waits for the peer to take something, as long as it may take nothing.
+async fn await_room<F: Future<Output = io::Result<usize>>>(
+    ctx: &Context,
+    mut attempt: Pin<&mut F>,
+    options: &TcpOptions,
+) -> io::Result<usize> {
+    let since = Instant::now();
+    loop {
+        let waited = since.elapsed();
+        if waited >= options.write_timeout {
+            return Err(stalled(options.write_timeout));
+        }
+        if waited >= options.hold_up_timeout && ctx.holds_up_transit() {
+            return Err(io::Error::other(HeldUp(options.hold_up_timeout)));
+        }
+        let pause = LOOK
+            .min(options.hold_up_timeout)
+            .min(options.write_timeout - waited);
+        if let Ok(result) = timeout(pause, attempt.as_mut()).await {
+            return result;
+        }
+    }
+}
+
 async fn write_frames(
+    ctx: &Context,
     writing: &mut OwnedWriteHalf,
     frames: &mut Vec<Payload>,
-    limit: Duration,
+    options: &TcpOptions,
 ) -> io::Result<()> {
     let mut first = 0;
     while first < frames.len() {
@@ -459,10 +514,7 @@ async fn write_frames(
             // First without a timer: nearly always there is room.
             match poll_fn(|cx| Poll::Ready(attempt.as_mut().poll(cx))).await {
                 Poll::Ready(result) => result?,
-                Poll::Pending => match timeout(limit, attempt).await {
-                    Ok(result) => result?,
-                    Err(_) => return Err(stalled(limit)),
-                },
+                Poll::Pending => await_room(ctx, attempt, options).await?,
             }
         };
         if written == 0 {

@@ -39,7 +39,9 @@
 //! | time without any frame before authentication | [`TcpOptions::stranger_idle_timeout`] | closed |
 //! | memory for a frame | what has arrived of it, twice | – |
 //! | messages that wait to be written | 256, 2 MiB | their senders wait |
+//! | the same, of what came over other connections | 32 MiB more, of 256 in the process | the other connection waits |
 //! | time in which a peer takes no byte | [`TcpOptions::write_timeout`] | closed |
+//! | the same, while another connection waits for that | [`TcpOptions::hold_up_timeout`] | closed, logged and counted |
 //!
 //! # Modules
 //!

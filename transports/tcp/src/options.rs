@@ -26,6 +26,9 @@ pub struct TcpOptions {
     pub stranger_idle_timeout: Duration,
     /// How long a peer may take no byte of what we write. Default 120 s.
     pub write_timeout: Duration,
+    /// The same while others wait behind it: what came over another connection for this peer finds no room here any more, and whoever sent it
+    /// can send nothing to other nodes either. Then the connection is closed. Default 3 s.
+    pub hold_up_timeout: Duration,
     /// Connections of one listener at a time. Default 4096.
     pub max_connections: usize,
 }
@@ -47,6 +50,7 @@ impl Default for TcpOptions {
             frame_timeout: Duration::from_secs(10),
             stranger_idle_timeout: Duration::from_secs(120),
             write_timeout: Duration::from_secs(120),
+            hold_up_timeout: Duration::from_secs(3),
             max_connections: 4096,
         }
     }

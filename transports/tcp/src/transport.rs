@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use dashmap::DashMap;
@@ -65,6 +65,7 @@ pub struct TcpTransport {
     options: Arc<TcpOptions>,
     connections: Arc<DashMap<Address, TcpConnection>>,
     listeners: Arc<DashMap<Address, TcpListener>>,
+    held_up: Arc<AtomicU64>,
 }
 
 /// A connection, as it is listed.
@@ -72,7 +73,6 @@ pub struct TcpTransport {
 pub struct TcpConnection {
     shared: Arc<Shared>,
     role: Role,
-    peer: String,
     since: Instant,
 }
 
@@ -99,7 +99,7 @@ impl TcpConnection {
 
     /// The peer's socket address, as given when connecting.
     pub fn peer(&self) -> &str {
-        &self.peer
+        &self.shared.peer
     }
 
     /// When it was opened.
@@ -176,6 +176,7 @@ impl TcpTransport {
             options: Arc::new(options),
             connections: Arc::default(),
             listeners: Arc::default(),
+            held_up: Arc::default(),
         }
     }
 
@@ -296,11 +297,10 @@ impl TcpTransport {
         // A socket without these options still works.
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_tcp_keepalive(&keepalive);
-        let shared = Shared::new(&self.node, spawner);
+        let shared = Shared::new(&self.node, spawner, peer, Arc::clone(&self.held_up));
         let connection = TcpConnection {
             shared: Arc::clone(&shared),
             role,
-            peer,
             since: Instant::now(),
         };
         self.connections.insert(shared.sender.clone(), connection.clone());
@@ -335,6 +335,12 @@ impl TcpTransport {
             .iter()
             .map(|connection| connection.clone())
             .collect()
+    }
+
+    /// Connections that were closed because their peer took nothing while others waited behind it
+    /// ([`TcpOptions::hold_up_timeout`]).
+    pub fn held_up(&self) -> u64 {
+        self.held_up.load(Ordering::Relaxed)
     }
 
     /// All listeners.

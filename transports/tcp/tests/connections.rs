@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use portolan_runtime::services::{Echo, Hop, Uppercase};
-use portolan_runtime::{Node, Routed, route};
+use portolan_runtime::{Address, Message, Node, Route, Routed, route};
 use portolan_tcp::{TcpError, TcpListener, TcpOptions, TcpTransport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -260,6 +260,68 @@ async fn a_stalled_peer_is_given_up() {
     }
     eventually("all are gone", || server.tcp.connections().is_empty()).await;
     server.node.stop().await;
+}
+
+/// The address of the connection to somebody who has just connected.
+async fn newest_sender(server: &Server, known: &[Address]) -> Address {
+    let newest = || {
+        let connections = server.tcp.connections();
+        let senders = connections.iter().map(|connection| connection.sender().clone());
+        senders.into_iter().find(|sender| !known.contains(sender))
+    };
+    eventually("the connection is there", || newest().is_some()).await;
+    newest().unwrap()
+}
+
+/// Somebody who reads nothing, somebody who sends to him without end, and to `echo` over the same connection.
+#[tokio::test]
+async fn who_takes_nothing_is_cut_off_when_others_wait_behind_it_and_not_before() {
+    let server = server(TcpOptions {
+        hold_up_timeout: Duration::from_millis(200),
+        ..TcpOptions::default()
+    })
+    .await;
+    let deaf = raw(&server).await;
+    let to_deaf = newest_sender(&server, &[]).await;
+    server.node.add_consumer(server.listener.flow(), &to_deaf);
+    let node = Node::new().unwrap();
+    let tcp = TcpTransport::new(&node, TcpOptions::default());
+    let connection = tcp.connect(&server.listener.local().to_string()).await.unwrap();
+    let echo = || async {
+        let route = route![connection.sender(), "echo"];
+        let answer: Routed<String> = node.send_and_receive(route, "here".to_owned()).await.unwrap();
+        assert_eq!(answer.into_body().unwrap(), "here");
+    };
+    let mut sender = node.context(Address::random()).unwrap();
+    let mut sent = 0;
+    let body = vec![7_u8; 512 * 1024];
+    // What a connection queues by itself is 2 MiB, and the system takes some more: nobody waits yet.
+    while sent < 24 * 1024 * 1024 {
+        let message = Message::new(route![connection.sender(), &to_deaf], Route::new(), body.clone());
+        sender.send_message(message).await.unwrap();
+        sent += body.len();
+    }
+    for _ in 0..10 {
+        echo().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(
+        (server.tcp.held_up(), server.node.has_worker(&to_deaf)),
+        (0, true)
+    );
+    // More than it holds for one who takes nothing.
+    while sent < 64 * 1024 * 1024 {
+        let message = Message::new(route![connection.sender(), &to_deaf], Route::new(), body.clone());
+        sender.send_message(message).await.unwrap();
+        sent += body.len();
+    }
+    echo().await;
+    eventually("it is cut off", || !server.node.has_worker(&to_deaf)).await;
+    assert_eq!(server.tcp.held_up(), 1);
+    echo().await;
+    drop(deaf);
+    server.node.stop().await;
+    node.stop().await;
 }
 
 #[tokio::test]
