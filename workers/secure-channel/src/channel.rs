@@ -5,6 +5,7 @@
 //! | `initiator`, `responder` | a handshake, from its first message to an open channel |
 //! | `listener`, `slots` | who may begin one, how many at a time, and who waits |
 //! | `encryptor`, `decryptor` | the two workers of an open channel |
+//! | `windows` | what these two know of what is on its way |
 
 mod decryptor;
 mod encryptor;
@@ -14,6 +15,7 @@ mod listener;
 mod responder;
 mod service;
 mod slots;
+mod windows;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +28,8 @@ use tokio::sync::watch;
 use crate::aead::Suite;
 use crate::extensions::Agreement;
 use crate::record::REKEY_INTERVAL;
+
+pub(crate) use windows::Windows;
 
 pub use listener::SecureChannelListener;
 pub use service::{Clock, Counters, SecureChannels};
@@ -53,6 +57,8 @@ pub enum CloseReason {
     Gap,
     /// A message could not be handed to the transport.
     SendFailed,
+    /// The peer says that more has arrived than was sent.
+    FalseReceipt,
     /// All nonces are used.
     Exhausted,
     /// The peer was removed from the project.
@@ -67,6 +73,7 @@ impl std::fmt::Display for CloseReason {
             Self::TransportLost => "the connection under the channel ended",
             Self::Gap => "a message of the channel was lost or reordered on the way",
             Self::SendFailed => "a message could not be handed to the transport",
+            Self::FalseReceipt => "the peer says that something has arrived that was not sent",
             Self::Exhausted => "all nonces of the channel are used",
             Self::Removed => "the peer was removed from the project",
         })
@@ -109,6 +116,8 @@ pub(crate) struct State {
     pub(crate) route: Mutex<Route>,
     pub(crate) closed: watch::Sender<Option<CloseReason>>,
     pub(crate) traffic: Traffic,
+    /// If windows were agreed on.
+    pub(crate) windows: Option<Box<Windows>>,
 }
 
 impl State {
@@ -217,6 +226,10 @@ impl SecureChannel {
             peer: state.remote,
             suite: state.agreement.suite,
             sealed_headers: state.agreement.sealed_headers,
+            window: state
+                .windows
+                .as_ref()
+                .map(|windows| windows.sending.lock().limit()),
             encryptor: state.peer.channel.clone(),
             decryptor: state.decryptor.clone(),
             route: state.route.lock().clone(),
@@ -246,6 +259,8 @@ pub struct ChannelInfo {
     pub suite: Suite,
     /// Whether both ends carry records of inner channels under sealed headers.
     pub sealed_headers: bool,
+    /// How many bytes may be on their way to the peer, if there is a window ([`crate::window`]).
+    pub window: Option<u64>,
     /// The address that messages go in by.
     pub encryptor: Address,
     /// The address that the peer sends records to.

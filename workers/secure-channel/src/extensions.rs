@@ -1,15 +1,16 @@
 //! What two ends agree on beyond the reference protocol, inside their handshake (spec 06).
 //!
 //! ```text
-//! -> message 1   payload                      {1: [suite, suite…], 5: 1}   offer
-//! <- message 2   4th element of the identity  {1: suite, 5: 1}             answer
-//! -> message 3   4th element of the identity  {1: suite, 5: 1}             confirmation
+//! -> message 1   payload                      {1: [suite, suite…], 5: 1, 6: 1}   offer
+//! <- message 2   4th element of the identity  {1: suite, 5: 1, 6: 1}             answer
+//! -> message 3   4th element of the identity  {1: suite, 5: 1, 6: 1}             confirmation
 //! ```
 //!
 //! | key | extension | offer | answer and confirmation |
 //! |---|---|---|---|
 //! | 1 | X1, cipher suites | the numbers of suites, the preferred first | the chosen one |
 //! | 5 | X5, sealed headers | `1` | `1`, or left out |
+//! | 6 | X6, windows of channels | `1` | `1`, or left out |
 //!
 //! A peer that knows nothing of this ignores the offer and answers nothing; then the channel is that of the reference.
 //! Nobody in between can bring that about: the offer is in the clear, but a part of the hash that message 2 is sealed under,
@@ -34,6 +35,9 @@ const KEY_SUITES: u64 = 1;
 const KEY_SEALED_HEADERS: u64 = 5;
 /// The version of sealed headers that we speak, and the value of their key.
 const SEALED_HEADERS: u64 = 1;
+const KEY_WINDOWS: u64 = 6;
+/// The same of windows.
+const WINDOWS: u64 = 1;
 
 /// Why two ends that follow the extensions cannot have a channel. Never a reason to try again without them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +64,8 @@ pub struct Abilities {
     pub suites: Suites,
     /// Whether records of inner channels may be carried under a sealed header.
     pub sealed_headers: bool,
+    /// Whether no more may be on its way than the peer says has arrived, and a window more ([`crate::window`]).
+    pub windows: bool,
 }
 
 /// What both ends want.
@@ -69,6 +75,8 @@ pub struct Agreement {
     pub suite: Suite,
     /// Whether records of inner channels may be carried under a sealed header.
     pub sealed_headers: bool,
+    /// Whether no more may be on its way than the peer says has arrived, and a window more ([`crate::window`]).
+    pub windows: bool,
 }
 
 /// What a responder has answered to an offer.
@@ -86,6 +94,7 @@ impl Abilities {
         Self {
             suites: Suites::only(Suite::Aes256Gcm),
             sealed_headers: false,
+            windows: false,
         }
     }
 
@@ -98,13 +107,13 @@ impl Abilities {
             let suites = self.suites.as_slice();
             let written = (|| {
                 encoder
-                    .map(1 + u64::from(self.sealed_headers))?
+                    .map(1 + u64::from(self.sealed_headers) + u64::from(self.windows))?
                     .u64(KEY_SUITES)?
                     .array(suites.len() as u64)?;
                 for suite in suites {
                     encoder.u64(suite.number())?;
                 }
-                put_sealed_headers(&mut encoder, self.sealed_headers)
+                put_wanted(&mut encoder, self.sealed_headers, self.windows)
             })();
             written.expect("writing into memory does not fail");
         }
@@ -132,10 +141,12 @@ impl Abilities {
             .ok_or(NegotiationError::NoCommonSuite)?;
         let sealed_headers =
             self.sealed_headers && offer.is_some_and(|fields| fields.sealed_headers == Some(SEALED_HEADERS));
+        let windows = self.windows && offer.is_some_and(|fields| fields.windows == Some(WINDOWS));
         Ok(Answer {
             agreement: Agreement {
                 suite,
                 sealed_headers,
+                windows,
             },
             carried: offer.is_some(),
         })
@@ -177,7 +188,7 @@ impl Abilities {
                 NegotiationError::NoCommonSuite
             });
         }
-        if answered.sealed_headers && !self.sealed_headers {
+        if answered.sealed_headers && !self.sealed_headers || answered.windows && !self.windows {
             return Err(NegotiationError::NotOffered);
         }
         Ok(answered)
@@ -224,10 +235,10 @@ impl Agreement {
         let mut encoder = Encoder::new(&mut out);
         let written = (|| {
             encoder
-                .map(1 + u64::from(self.sealed_headers))?
+                .map(1 + u64::from(self.sealed_headers) + u64::from(self.windows))?
                 .u64(KEY_SUITES)?
                 .u64(self.suite.number())?;
-            put_sealed_headers(&mut encoder, self.sealed_headers)
+            put_wanted(&mut encoder, self.sealed_headers, self.windows)
         })();
         written.expect("writing into memory does not fail");
         out
@@ -240,24 +251,29 @@ impl Agreement {
             Some(Value::Number(number)) => Suite::from_number(number).ok_or(NegotiationError::NotOffered)?,
             Some(Value::List(_)) => return Err(NegotiationError::Malformed),
         };
-        let sealed_headers = match fields.sealed_headers {
-            None => false,
-            Some(SEALED_HEADERS) => true,
-            Some(_) => return Err(NegotiationError::NotOffered),
+        let chosen = |version: Option<u64>, ours| match version {
+            None => Ok(false),
+            Some(version) if version == ours => Ok(true),
+            Some(_) => Err(NegotiationError::NotOffered),
         };
         Ok(Self {
             suite,
-            sealed_headers,
+            sealed_headers: chosen(fields.sealed_headers, SEALED_HEADERS)?,
+            windows: chosen(fields.windows, WINDOWS)?,
         })
     }
 }
 
-fn put_sealed_headers(
+fn put_wanted(
     encoder: &mut Encoder<&mut Vec<u8>>,
-    wanted: bool,
+    sealed_headers: bool,
+    windows: bool,
 ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
-    if wanted {
+    if sealed_headers {
         encoder.u64(KEY_SEALED_HEADERS)?.u64(SEALED_HEADERS)?;
+    }
+    if windows {
+        encoder.u64(KEY_WINDOWS)?.u64(WINDOWS)?;
     }
     Ok(())
 }
@@ -276,6 +292,7 @@ enum Value {
 struct Fields {
     suites: Option<Value>,
     sealed_headers: Option<u64>,
+    windows: Option<u64>,
 }
 
 impl Fields {
@@ -307,6 +324,7 @@ impl Fields {
             let twice = match key {
                 Some(KEY_SUITES) => fields.suites.replace(suites(&mut decoder)?).is_some(),
                 Some(KEY_SEALED_HEADERS) => fields.sealed_headers.replace(decoder.u64()?).is_some(),
+                Some(KEY_WINDOWS) => fields.windows.replace(decoder.u64()?).is_some(),
                 _ => {
                     decoder.skip()?;
                     false

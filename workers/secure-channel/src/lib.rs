@@ -71,6 +71,8 @@
 //! | present huge histories or many credentials | limits at decode; verification runs beside the message path |
 //! | keys of small order | refused |
 //! | learn why it was refused | refusals are silent on the wire, counted and logged here |
+//! | as a peer, to take nothing, so that others wait at a relay behind what we have sent it | no more than a window is on its way ([`window`]) |
+//! | as a peer, to say that more has arrived than was sent | the channel closes |
 //! | redirect the responder's traffic | only with a genuine record that was kept back; it is ciphertext still (spec 02 §9.2, S6) |
 //! | steal keys later | the keys of a channel are replaced every 32 records and erased; static keys are renewed (`portolan-identity`) |
 //!
@@ -84,6 +86,7 @@
 //! | [`handshake`] | Noise XX; pure |
 //! | [`extensions`] | what is agreed on beyond the reference protocol; pure |
 //! | [`record`] | nonces, rekeying, replay window; pure |
+//! | [`window`] | how much may be on its way; pure |
 //! | [`wire`] | the messages inside; pure |
 //! | [`trust`] | with whom we want a channel |
 //! | [`credentials`] | what we present, and its renewal |
@@ -105,6 +108,7 @@ pub mod options;
 mod peer;
 pub mod record;
 pub mod trust;
+pub mod window;
 pub mod wire;
 
 pub use aead::{Suite, Suites};

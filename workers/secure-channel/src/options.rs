@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_identity::Identity;
+use portolan_runtime::Route;
 
 use crate::aead::Suites;
 use crate::credentials::CredentialSource;
@@ -72,6 +73,7 @@ impl ChannelOptions {
             abilities: Abilities {
                 suites: Suites::preferred(),
                 sealed_headers: true,
+                windows: true,
             },
             timeout: INITIATOR_TIMEOUT,
         }
@@ -128,6 +130,24 @@ impl ChannelOptions {
     pub fn sealed_headers(mut self, wanted: bool) -> Self {
         self.abilities.sealed_headers = wanted;
         self
+    }
+
+    /// Whether no more may be on its way to the peer than a window ([`crate::window`]), if the peer can do that too. An initiator wants
+    /// it only where others may lie between, that is if the route to the peer's listener has more than two hops. Default: yes.
+    #[must_use]
+    pub fn windows(mut self, wanted: bool) -> Self {
+        self.abilities.windows = wanted;
+        self
+    }
+
+    /// What to offer for a channel along this route, or to accept without one.
+    pub(crate) fn abilities(&self, route: Option<&Route>) -> Abilities {
+        // A connection between the two alone has its own flow control. And what is lost would be missing in the receipts for ever.
+        let useful = route.is_none_or(|route| route.len() > 2) && self.gaps == GapPolicy::Close;
+        Abilities {
+            windows: self.abilities.windows && useful,
+            ..self.abilities
+        }
     }
 
     /// How long an initiator waits for the channel. Default: [`INITIATOR_TIMEOUT`].

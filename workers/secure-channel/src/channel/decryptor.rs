@@ -206,6 +206,7 @@ impl Opening {
                     let len = PREFIX_LEN + rest;
                     Traffic::count(&traffic.received_bytes, len);
                     Traffic::count(&traffic.received_carried, 1);
+                    self.arrived(len);
                     payload.strip_front(HEADER_FRONT + header.payload);
                     // Nobody but who opens the record inside can tell whether it is as it was sent.
                     payload.set_sealing(Sealing::Carried);
@@ -224,6 +225,7 @@ impl Opening {
                 payload: range,
             }) => {
                 Traffic::count(&traffic.received_bytes, range.len());
+                self.arrived(range.len());
                 payload.strip_front(NONCE_LEN + range.start);
                 payload.truncate(range.len());
                 self.deliver(&mut numbered, nonce, message, onward, back)
@@ -232,10 +234,23 @@ impl Opening {
                 (false, Step::Refresh(opened.plaintext.to_vec()))
             }
             Ok(ChannelMessage::Close) => (false, Step::Close(CloseReason::ByPeer)),
+            Ok(ChannelMessage::Receipt(total)) => match &self.state.windows {
+                Some(windows) if !windows.handle_receipt(total) => {
+                    (false, Step::Close(CloseReason::FalseReceipt))
+                }
+                _ => (false, Step::Done),
+            },
             Err(error) => {
                 self.complain(&error);
                 (false, Step::Done)
             }
+        }
+    }
+
+    /// Whatever becomes of it: it is not on its way any more.
+    fn arrived(&self, payload: usize) {
+        if let Some(windows) = &self.state.windows {
+            windows.arrived(payload);
         }
     }
 

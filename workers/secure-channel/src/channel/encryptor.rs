@@ -1,5 +1,6 @@
 //! The worker that messages go into a channel by.
 
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +12,12 @@ use portolan_runtime::{MailboxOptions, Passage, Payload, Result, Sealing as Payl
 use tokio::sync::watch;
 
 use super::handshake::stage;
-use super::{CloseReason, State, Traffic};
+use super::{CloseReason, State, Traffic, Windows};
 use crate::aead::TAG_LEN;
 use crate::credentials::CurrentCredential;
 use crate::local::LocalIdentity;
 use crate::record::{HEADER_FRONT, HEADER_ONLY_FROM, NONCE_LEN, PREFIX_LEN, RecordError, Sealer};
-use crate::wire::message::{CLOSE, PAYLOAD_TAIL, put_payload_head, refresh_credentials_message};
+use crate::wire::message::{CLOSE, PAYLOAD_TAIL, put_payload_head, put_receipt, refresh_credentials_message};
 
 /// What stands behind a payload in a record: the padding, and room for the tag.
 const TAIL: [u8; PAYLOAD_TAIL.len() + TAG_LEN] = {
@@ -50,6 +51,8 @@ struct Numbered {
 pub(super) struct Encryptor {
     sealing: Arc<Sealing>,
     credentials: Option<Credentials>,
+    /// Of the last receipt.
+    receipt: Vec<u8>,
 }
 
 /// Our credentials, for as long as a channel lives.
@@ -66,6 +69,8 @@ pub(super) struct Credentials {
 enum Event {
     Message(Envelope),
     Credential,
+    /// A receipt is due, or the window has opened.
+    Window,
     Stop,
 }
 
@@ -109,6 +114,7 @@ impl Encryptor {
                 numbered: Mutex::new(Numbered { sealer, head }),
             }),
             credentials,
+            receipt: Vec::new(),
         }
     }
 
@@ -126,7 +132,10 @@ impl Encryptor {
             .peer(Arc::clone(&state.peer))
             .flow_alias(Arc::clone(&state.flow));
         let stage = stage(decryptor.node(), state.route.lock().next());
-        let options = WorkerOptions::with_mailbox(mailbox).stage(stage);
+        // What comes from another thread, or finds the window closed, waits here and not at the connection.
+        let options = WorkerOptions::with_mailbox(mailbox)
+            .stage(stage)
+            .room_for_transit();
         decryptor.start_task(options, |ctx| self.run(ctx))
     }
 
@@ -156,6 +165,7 @@ impl Encryptor {
                     ctx.forward(envelope.message).map_err(Failure::Send)?;
                 }
                 Event::Credential => self.refresh_credentials(ctx)?,
+                Event::Window => self.send_receipt(ctx)?,
                 Event::Stop => return Ok(()),
             }
             if ctx.has_unsent() {
@@ -165,21 +175,61 @@ impl Encryptor {
     }
 
     async fn next(&mut self, ctx: &mut Context) -> Event {
-        let next = match &mut self.credentials {
-            None => ctx.next().await,
-            Some(credentials) => tokio::select! {
-                biased;
-                envelope = ctx.next() => envelope,
-                changed = credentials.source.changed() => {
-                    if changed.is_err() {
-                        // The source is gone; what was presented stays.
-                        self.credentials = None;
-                    }
-                    return Event::Credential;
-                }
-            },
+        let windows = self.sealing.state.windows.as_deref();
+        let told = async {
+            match windows {
+                Some(windows) => windows.told().await,
+                None => pending().await,
+            }
         };
-        next.map_or(Event::Stop, Event::Message)
+        let message = async {
+            match windows {
+                // Whether it is open is asked when there is a message: it may have been closed since the last one.
+                Some(windows) => {
+                    poll_fn(|cx| match windows.is_open() {
+                        true => ctx.poll_next(cx),
+                        false => ctx.poll_stopping(cx).map(|()| None),
+                    })
+                    .await
+                }
+                None => ctx.next().await,
+            }
+        };
+        let credentials = &mut self.credentials;
+        let credential = async {
+            match credentials {
+                Some(credentials) => credentials.source.changed().await.is_ok(),
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            // The peer may wait for it.
+            () = told => Event::Window,
+            envelope = message => envelope.map_or(Event::Stop, Event::Message),
+            is_there = credential => {
+                if !is_there {
+                    // The source is gone; what was presented stays.
+                    self.credentials = None;
+                }
+                Event::Credential
+            }
+        }
+    }
+
+    /// Tells the peer what has arrived, past the window: that is what the peer's depends on.
+    fn send_receipt(&mut self, ctx: &mut Context) -> Result<(), Failure> {
+        let due = self
+            .state()
+            .windows
+            .as_ref()
+            .and_then(|windows| windows.take_due());
+        if let Some(total) = due {
+            put_receipt(&mut self.receipt, total);
+            let sealed = self.sealing.seal_control(&self.receipt)?;
+            ctx.forward(sealed).map_err(Failure::Send)?;
+        }
+        Ok(())
     }
 
     /// Shows the peer our current credential, if it has not seen it (spec 02 §6.5).
@@ -277,6 +327,9 @@ impl Sealing {
         }
         drop(numbered);
         Traffic::count(&self.state.traffic.sent_bytes, len);
+        if let Some(windows) = &self.state.windows {
+            windows.sent(len);
+        }
         // The outer return route is empty: the responder takes it for ours (spec 02 §6.3).
         self.address(message, Route::new());
         Ok(())
@@ -336,6 +389,11 @@ impl Passage for Sealing {
 
     fn carries_records(&self) -> bool {
         true
+    }
+
+    /// What finds the window closed waits in the worker's mailbox.
+    fn is_ready(&self) -> bool {
+        self.state.windows.as_deref().is_none_or(Windows::is_open)
     }
 
     fn lost(&self, node: &Node, error: &SendError) {

@@ -14,7 +14,7 @@ use super::decryptor::{Decryptor, Opening};
 use super::encryptor::{Credentials, Encryptor};
 use super::service::Shared;
 use super::slots::Slot;
-use super::{Role, State};
+use super::{Role, State, Windows};
 use crate::aead::KeyBytes;
 use crate::credentials::CurrentCredential;
 use crate::error::Error;
@@ -114,6 +114,7 @@ pub(super) fn open(
         route: Mutex::new(route),
         closed: watch::Sender::new(None),
         traffic: Default::default(),
+        windows: agreement.windows.then(|| Box::new(Windows::new())),
     });
     let credentials = options.credentials.as_ref().map(|source| Credentials {
         identity: options.identity.clone(),

@@ -109,7 +109,7 @@ async fn exchange(
         .blocking(move || identity.static_key(now))
         .await
         .ok_or_else(stopped)??;
-    let abilities = options.abilities;
+    let abilities = options.abilities(Some(route));
     let (mut state, message_1) =
         Initiator::new(Arc::clone(&key.key), &ephemeral()?).write_message_1(&abilities.offer())?;
     send(ctx, route.clone(), &message_1).await?;

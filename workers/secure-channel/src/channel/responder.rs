@@ -182,7 +182,7 @@ async fn answer(
     } = *message_1;
     let credential = options.credentials.as_ref().and_then(|source| source.current());
     let (identity, presented, now) = (options.identity.clone(), credential.clone(), shared.now());
-    let abilities = options.abilities;
+    let abilities = options.abilities(None);
     let answer = shared.blocking(move || -> Result<_, Error> {
         let key = identity.static_key(now)?;
         let responder = Responder::new(Arc::clone(&key.key), &ephemeral()?);

@@ -14,6 +14,14 @@ fn abilities(suites: &[Suite], sealed_headers: bool) -> Abilities {
     Abilities {
         suites: Suites::new(suites.iter().copied()).unwrap(),
         sealed_headers,
+        windows: false,
+    }
+}
+
+fn with_windows(abilities: Abilities) -> Abilities {
+    Abilities {
+        windows: true,
+        ..abilities
     }
 }
 
@@ -99,6 +107,12 @@ fn maps_match_the_vectors() {
             "a10100",
         ),
         (abilities(&[ChaCha20Poly1305], false), "a1018101", "a10101"),
+        (with_windows(full()), "a301820001 0501 0601", "a3010005010601"),
+        (
+            with_windows(abilities(&[Aes256Gcm], false)),
+            "a2018100 0601",
+            "a201000601",
+        ),
     ] {
         let offer = offer.replace(' ', "");
         assert_eq!(hex::encode(abilities.offer()), offer);
@@ -154,6 +168,24 @@ fn sealed_headers_are_on_when_both_ends_want_them() {
             assert_eq!(agreement.sealed_headers, initiator && responder);
         }
     }
+}
+
+#[test]
+fn windows_are_on_when_both_ends_want_them() {
+    for (initiator, responder) in [(true, true), (true, false), (false, true), (false, false)] {
+        let able = |windows| Abilities { windows, ..full() };
+        let ends = handshake(able(initiator), able(responder), Changes::default());
+        for (agreement, _) in ends.unwrap() {
+            assert_eq!(agreement.windows, initiator && responder);
+        }
+    }
+    let chosen = Some(&[0xa2, 0x01, 0x00, 0x06, 0x01][..]);
+    assert_eq!(full().read_answer(chosen), Err(NegotiationError::NotOffered));
+    let of_another_version = Some(&[0xa2, 0x01, 0x00, 0x06, 0x02][..]);
+    assert_eq!(
+        with_windows(full()).read_answer(of_another_version),
+        Err(NegotiationError::NotOffered)
+    );
 }
 
 #[test]
@@ -215,7 +247,7 @@ fn ends_without_a_common_suite_have_no_channel() {
 
 #[test]
 fn an_offer_that_is_stripped_altered_or_reordered_in_flight_ends_the_handshake() {
-    let initiator = abilities(&[ChaCha20Poly1305, Aes256Gcm], true);
+    let initiator = with_windows(abilities(&[ChaCha20Poly1305, Aes256Gcm], true));
     let genuine = initiator.offer();
     let mut changed = vec![
         Vec::new(),
@@ -223,6 +255,7 @@ fn an_offer_that_is_stripped_altered_or_reordered_in_flight_ends_the_handshake()
         abilities(&[Aes256Gcm], true).offer(),
         abilities(&[ChaCha20Poly1305], true).offer(),
         abilities(&[ChaCha20Poly1305, Aes256Gcm], false).offer(),
+        abilities(&[ChaCha20Poly1305, Aes256Gcm], true).offer(),
         [&genuine[..], &[0]].concat(),
         // The same meaning in other bytes.
         vec![0xbf, 0x01, 0x82, 0x01, 0x00, 0x05, 0x01, 0xff],
@@ -239,7 +272,7 @@ fn an_offer_that_is_stripped_altered_or_reordered_in_flight_ends_the_handshake()
         assert_ne!(payload_1, genuine);
         let failed = handshake(
             initiator,
-            full(),
+            with_windows(full()),
             Changes {
                 payload_1: Some(payload_1.clone()),
                 ..Changes::default()
@@ -336,7 +369,8 @@ fn unknown_keys_are_skipped_and_what_is_no_offer_is_ignored() {
         answer.agreement(),
         Agreement {
             suite: Aes256Gcm,
-            sealed_headers: true
+            sealed_headers: true,
+            windows: false,
         }
     );
     let mut large = vec![0xa1, 0x02, 0x59, 0x07, 0xfb];

@@ -4,6 +4,7 @@
 //! 82 | 82 00 81 83 onward return payload | 40        a routed message
 //! 82 | 82 01 81 82 history credentials   | 40        new credentials
 //! 82 | 82 02 80                          | 40        the sender closes the channel
+//! 82 | 82 03 81 total                    | 40        so much has arrived (extension X6)
 //! ```
 //!
 //! A payload stays where it is: it is written as a head in front of the bytes and one byte behind them, and read as a
@@ -49,6 +50,8 @@ pub enum ChannelMessage<'a> {
     },
     /// The peer closes the channel.
     Close,
+    /// What has arrived at the peer since the channel was opened, as [`crate::window`] counts. Only where windows were agreed on.
+    Receipt(u64),
 }
 
 impl<'a> ChannelMessage<'a> {
@@ -72,6 +75,13 @@ impl<'a> ChannelMessage<'a> {
             2 => {
                 decoder.skip()?;
                 Self::Close
+            }
+            3 => {
+                let mut fields = Elements::of(&mut decoder)?;
+                fields.expect(&mut decoder, "the receipt says nothing")?;
+                let total = decoder.u64()?;
+                fields.skip_rest(&mut decoder)?;
+                Self::Receipt(total)
             }
             _ => return Err(malformed("an unknown kind of message")),
         };
@@ -193,6 +203,14 @@ pub fn refresh_credentials_message(change_history: &[u8], credentials: &[&[u8]])
     put_credentials(&mut out, credentials);
     out.extend_from_slice(&PAYLOAD_TAIL);
     out
+}
+
+/// A whole Receipt message. Into the buffer of another, so that none is allocated each time.
+pub fn put_receipt(out: &mut Vec<u8>, total: u64) {
+    out.clear();
+    out.extend_from_slice(&[0x82, 0x82, 0x03, 0x81]);
+    put_head(out, 0, total);
+    out.extend_from_slice(&PAYLOAD_TAIL);
 }
 
 #[cfg(test)]

@@ -35,6 +35,25 @@ fn close_matches_the_vector() {
 }
 
 #[test]
+fn a_receipt_matches_the_vector() {
+    let mut out = vec![7];
+    for (total, expected) in [(262_144, "828203811a0004000040"), (0, "828203810040")] {
+        put_receipt(&mut out, total);
+        assert_eq!(hex::encode(&out), expected);
+        assert_eq!(ChannelMessage::decode(&out), Ok(ChannelMessage::Receipt(total)));
+    }
+    for malformed in [
+        "82820340",
+        "8282038040",
+        "828203816140",
+        "828203812040",
+        "8282038100",
+    ] {
+        assert!(ChannelMessage::decode(&unhex(malformed)).is_err(), "{malformed}");
+    }
+}
+
+#[test]
 fn refresh_credentials_matches_the_vector() {
     let bytes = unhex(REFRESH);
     assert_eq!(bytes.len(), 629);
