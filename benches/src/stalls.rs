@@ -1,6 +1,6 @@
 //! What one connection that stands still costs those beside it.
 //!
-//! Seven connections work all the time. Beside them an eighth is opened, stalls, and is closed again, over and over: each round
+//! Seven connections work all the time. Beside them an eighth, or several, is opened, stalls, and is closed again, over and over: each round
 //! gives a figure with it, between two without it, and their ratio is the round's, so that what else happens on the machine meets both
 //! sides alike. What counts is the median of the rounds' ratios, and how far it can be relied upon: the interval that contains the true
 //! median with 95 % of certainty, by the ranks of the rounds alone. That the aim is met is proved when it lies within it altogether.
@@ -25,6 +25,11 @@ use crate::watchdog::Watchdog;
 
 /// Connections that work.
 const BUSY: usize = 7;
+/// Connections to the node that is stopped, where there are many.
+const MANY: usize = 8;
+/// What each of them sends first, in bytes, so that its window is as large as it becomes: the windows of all together are many times what
+/// a relay queues for one destination.
+const GROWING: usize = 16 * 1024 * 1024;
 /// Part of the throughput that must be left, and of the round trips in a time.
 pub const LEAST: f64 = 0.95;
 /// A connection that has taken no byte for so long stands still.
@@ -266,11 +271,13 @@ impl Stall for Server {
     }
 }
 
-/// A node behind the same relay that is stopped, while a client sends to it.
+/// A node behind the same relay that is stopped, while clients send to it.
 struct Destination {
     entry: SocketAddr,
     process: u32,
-    stream: Option<TcpStream>,
+    /// How many clients. A single one has just been opened; the windows of many have grown before.
+    clients: usize,
+    streams: Vec<TcpStream>,
 }
 
 impl Destination {
@@ -281,19 +288,44 @@ impl Destination {
         let pid = pid.ok_or_else(|| Failure("no process".into()))?;
         rustix::process::kill_process(pid, signal).map_err(Failure::of)
     }
+
+    fn open(&self) -> Result<Vec<TcpStream>, Failure> {
+        if self.clients == 1 {
+            return Ok(vec![open_echo(self.entry)?]);
+        }
+        let chunk = service::chunk();
+        let open_grown = |_| {
+            let mut stream = open(self.entry, service::SINK)?;
+            for _ in 0..GROWING / chunk.len() {
+                stream.write_all(&chunk)?;
+            }
+            Ok(stream)
+        };
+        (0..self.clients).map(open_grown).collect()
+    }
 }
 
 impl Stall for Destination {
     fn begin(&mut self) -> Result<(), Failure> {
-        let mut stream = open_echo(self.entry)?;
+        self.streams = self.open()?;
         self.signal(rustix::process::Signal::STOP)?;
-        fill(&mut stream)?;
-        self.stream = Some(stream);
-        Ok(())
+        // All at the same time: none shall leave the room to the others.
+        thread::scope(|scope| {
+            let filling: Vec<_> = self
+                .streams
+                .iter_mut()
+                .map(|stream| scope.spawn(|| fill(stream)))
+                .collect();
+            filling.into_iter().try_for_each(|filling| {
+                filling
+                    .join()
+                    .map_err(|_| Failure("a thread of the load panicked".into()))?
+            })
+        })
     }
 
     fn end(&mut self) -> Result<(), Failure> {
-        self.stream = None;
+        self.streams.clear();
         self.signal(rustix::process::Signal::CONT)
     }
 }
@@ -313,7 +345,9 @@ pub fn run(binary: &Path, plan: &Plan, only: Option<&str>) -> Result<Vec<Check>,
     let service = Service::start()?;
     let portolan = Portolan::start(binary, service.address)?;
     let entry = portolan.through_relay()?.entry;
-    let (other, process) = portolan.second_destination(service.address)?;
+    // What arrives there is not what the seven send.
+    let aside = Service::start()?;
+    let (other, process) = portolan.second_destination(aside.address)?;
     let dog = Watchdog::start(PATIENCE, move || portolan.state());
     let mut checks = Vec::new();
     println!(
@@ -328,15 +362,18 @@ pub fn run(binary: &Path, plan: &Plan, only: Option<&str>) -> Result<Vec<Check>,
     let stream = |direction| Work::Stream(direction);
     let mut client = Client { entry, stream: None };
     let mut server = Server { entry, stream: None };
-    let mut destination = Destination {
+    let mut destinations = [1, MANY].map(|clients| Destination {
         entry: other,
         process,
-        stream: None,
-    };
-    let cases: [(&str, &mut dyn Stall); 3] = [
+        clients,
+        streams: Vec::new(),
+    });
+    let [one, many] = &mut destinations;
+    let cases: [(&str, &mut dyn Stall); 4] = [
         ("client, never reads", &mut client),
         ("server, never reads", &mut server),
-        ("another node behind the relay, stopped", &mut destination),
+        ("another node behind the relay, stopped", one),
+        ("the same with eight streams to it whose windows have grown", many),
     ];
     for (name, stall) in cases {
         for (what, work) in [
