@@ -16,9 +16,8 @@
 //! The shortest time is measured again every [`PROBE_AFTER`]: for one round trip no more than [`RECEIPT_EVERY`] is sent, so that
 //! nothing of ours waits on the way. A path may have become another one.
 //!
-//! No clock: time is a parameter. [`SendWindow`] is the sender's side: [`is_open`](SendWindow::is_open) is asked before sending,
-//! [`handle_sent`](SendWindow::handle_sent) and [`handle_receipt`](SendWindow::handle_receipt) are told what happens. [`Arrivals`] is
-//! the receiver's: [`handle_arrived`](Arrivals::handle_arrived) says which receipt is due.
+//! No clock: time is a parameter. `SendWindow` is the sender's side: `is_open` is asked before sending, `handle_sent` and
+//! `handle_receipt` are told what happens. `Arrivals` is the receiver's: `handle_arrived` says which receipt is due.
 
 use std::collections::VecDeque;
 use std::time::Duration;
