@@ -361,6 +361,24 @@ impl Portolan {
         ))
     }
 
+    /// A second node with an inlet for the same outlet, through the relay: the entry, and its process.
+    ///
+    /// # Errors
+    /// When a command fails, with what it said.
+    pub fn second_client(&self) -> Result<(SocketAddr, u32), Failure> {
+        let home = new_home()?;
+        let ticket = self.run(&self.hub, &["project", "ticket", "--attribute", "role=client"])?;
+        self.run(&home, &["project", "enroll", &ticket])?;
+        self.run(&home, &["node", "create", "second"])?;
+        self.allow(&home, "tcp-inlet", r#"(= subject.role "service")"#)?;
+        let entry = self.inlet_of(&home, "second", &["--via", "bench"])?;
+        let process = process::of_home(&home).into_iter().next();
+        Ok((
+            entry,
+            process.ok_or_else(|| Failure("the second inlet has no process".into()))?,
+        ))
+    }
+
     /// Inlet to outlet over one TCP connection between the two nodes.
     ///
     /// # Errors
@@ -402,14 +420,18 @@ impl Portolan {
     }
 
     fn inlet(&self, name: &str, route: &[&str]) -> Result<SocketAddr, Failure> {
+        self.inlet_of(&self.analysis, name, route)
+    }
+
+    fn inlet_of(&self, home: &FilePath, name: &str, route: &[&str]) -> Result<SocketAddr, Failure> {
         let address = free_address();
         let from = address.to_string();
         let create = ["tcp-inlet", "create", name, "--from", from.as_str()];
-        self.run(&self.analysis, &[&create[..], route].concat())?;
+        self.run(home, &[&create[..], route].concat())?;
         // Created does not mean connected.
         let shown = wait::until(READY, || {
             let shown = self
-                .run(&self.analysis, &["tcp-inlet", "show", name, "--output", "json"])
+                .run(home, &["tcp-inlet", "show", name, "--output", "json"])
                 .ok()?;
             (serde_json::from_str::<serde_json::Value>(&shown).ok()?["status"] == "Up").then_some(())
         });

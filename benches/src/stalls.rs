@@ -26,10 +26,10 @@ use crate::watchdog::Watchdog;
 /// Connections that work.
 const BUSY: usize = 7;
 /// Connections to the node that is stopped, where there are many.
-const MANY: usize = 8;
-/// What each of them sends first, in bytes, so that its window is as large as it becomes: the windows of all together are many times what
-/// a relay queues for one destination.
-const GROWING: usize = 16 * 1024 * 1024;
+const MANY: usize = 24;
+/// What each of them receives first, in bytes, so that its window is as large as it becomes: the windows of all together are many times what
+/// a relay and the sockets' buffers queue for one destination.
+const GROWING: u64 = 16 * 1024 * 1024;
 /// Part of the throughput that must be left, and of the round trips in a time.
 pub const LEAST: f64 = 0.95;
 /// A connection that has taken no byte for so long stands still.
@@ -271,69 +271,97 @@ impl Stall for Server {
     }
 }
 
-/// A node behind the same relay that is stopped, while clients send to it.
-struct Destination {
-    entry: SocketAddr,
-    process: u32,
-    /// How many clients. A single one has just been opened; the windows of many have grown before.
-    clients: usize,
-    streams: Vec<TcpStream>,
-}
+/// A process that is stopped.
+struct Process(u32);
 
-impl Destination {
+impl Process {
     fn signal(&self, signal: rustix::process::Signal) -> Result<(), Failure> {
-        let pid = i32::try_from(self.process)
+        let pid = i32::try_from(self.0)
             .ok()
             .and_then(rustix::process::Pid::from_raw);
         let pid = pid.ok_or_else(|| Failure("no process".into()))?;
         rustix::process::kill_process(pid, signal).map_err(Failure::of)
     }
+}
 
-    fn open(&self) -> Result<Vec<TcpStream>, Failure> {
-        if self.clients == 1 {
-            return Ok(vec![open_echo(self.entry)?]);
-        }
-        let chunk = service::chunk();
-        let open_grown = |_| {
-            let mut stream = open(self.entry, service::SINK)?;
-            for _ in 0..GROWING / chunk.len() {
-                stream.write_all(&chunk)?;
-            }
-            Ok(stream)
-        };
-        (0..self.clients).map(open_grown).collect()
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A stopped process would not end.
+        let _ = self.signal(rustix::process::Signal::CONT);
     }
+}
+
+/// A node behind the same relay that is stopped, while a client sends to it.
+struct Destination {
+    entry: SocketAddr,
+    process: Process,
+    stream: Option<TcpStream>,
 }
 
 impl Stall for Destination {
     fn begin(&mut self) -> Result<(), Failure> {
-        self.streams = self.open()?;
-        self.signal(rustix::process::Signal::STOP)?;
-        // All at the same time: none shall leave the room to the others.
-        thread::scope(|scope| {
-            let filling: Vec<_> = self
-                .streams
-                .iter_mut()
-                .map(|stream| scope.spawn(|| fill(stream)))
-                .collect();
-            filling.into_iter().try_for_each(|filling| {
-                filling
-                    .join()
-                    .map_err(|_| Failure("a thread of the load panicked".into()))?
-            })
-        })
+        let mut stream = open_echo(self.entry)?;
+        self.process.signal(rustix::process::Signal::STOP)?;
+        fill(&mut stream)?;
+        self.stream = Some(stream);
+        Ok(())
     }
 
     fn end(&mut self) -> Result<(), Failure> {
-        self.streams.clear();
-        self.signal(rustix::process::Signal::CONT)
+        self.stream = None;
+        self.process.signal(rustix::process::Signal::CONT)
     }
 }
 
-impl Drop for Destination {
-    fn drop(&mut self) {
-        // A stopped process would not end.
-        let _ = self.signal(rustix::process::Signal::CONT);
+/// A node with an inlet for the same outlet that is stopped, while much is sent to it: what the outlet's node sends to all of its
+/// clients goes over one connection to the relay.
+struct Many {
+    entry: SocketAddr,
+    process: Process,
+    broken: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    sockets: Vec<TcpStream>,
+    threads: Vec<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Stall for Many {
+    fn begin(&mut self) -> Result<(), Failure> {
+        self.stop = Arc::default();
+        let done = Arc::<AtomicU64>::default();
+        for _ in 0..MANY {
+            let stream = open(self.entry, service::SOURCE)?;
+            self.sockets.push(stream.try_clone()?);
+            let (stop, done, broken) = (
+                Arc::clone(&self.stop),
+                Arc::clone(&done),
+                Arc::clone(&self.broken),
+            );
+            self.threads.push(thread::spawn(move || {
+                load::receive(stream, &stop, &done, &broken)
+            }));
+        }
+        // It is stopped in the middle of it: what is on its way then is as much as it ever is.
+        wait::until(SOON, || {
+            (done.load(Ordering::Relaxed) >= MANY as u64 * GROWING).then_some(())
+        })
+        .ok_or_else(|| Failure(format!("the windows have not grown within {SOON:?}")))?;
+        self.process.signal(rustix::process::Signal::STOP)?;
+        thread::sleep(2 * STILL);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Failure> {
+        self.stop.store(true, Ordering::Relaxed);
+        for socket in self.sockets.drain(..) {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+        self.process.signal(rustix::process::Signal::CONT)?;
+        // What was on its way for them is told that they are gone.
+        thread::sleep(2 * STILL);
+        Ok(())
     }
 }
 
@@ -345,9 +373,8 @@ pub fn run(binary: &Path, plan: &Plan, only: Option<&str>) -> Result<Vec<Check>,
     let service = Service::start()?;
     let portolan = Portolan::start(binary, service.address)?;
     let entry = portolan.through_relay()?.entry;
-    // What arrives there is not what the seven send.
-    let aside = Service::start()?;
-    let (other, process) = portolan.second_destination(aside.address)?;
+    let (other, process) = portolan.second_destination(service.address)?;
+    let (second, of_second) = portolan.second_client()?;
     let dog = Watchdog::start(PATIENCE, move || portolan.state());
     let mut checks = Vec::new();
     println!(
@@ -362,18 +389,27 @@ pub fn run(binary: &Path, plan: &Plan, only: Option<&str>) -> Result<Vec<Check>,
     let stream = |direction| Work::Stream(direction);
     let mut client = Client { entry, stream: None };
     let mut server = Server { entry, stream: None };
-    let mut destinations = [1, MANY].map(|clients| Destination {
+    let mut destination = Destination {
         entry: other,
-        process,
-        clients,
-        streams: Vec::new(),
-    });
-    let [one, many] = &mut destinations;
+        process: Process(process),
+        stream: None,
+    };
+    let mut many = Many {
+        entry: second,
+        process: Process(of_second),
+        broken: Arc::clone(&service.broken),
+        stop: Arc::default(),
+        sockets: Vec::new(),
+        threads: Vec::new(),
+    };
     let cases: [(&str, &mut dyn Stall); 4] = [
         ("client, never reads", &mut client),
         ("server, never reads", &mut server),
-        ("another node behind the relay, stopped", one),
-        ("the same with eight streams to it whose windows have grown", many),
+        ("another node behind the relay, stopped", &mut destination),
+        (
+            "another client's node, stopped, with 24 streams whose windows have grown",
+            &mut many,
+        ),
     ];
     for (name, stall) in cases {
         for (what, work) in [
