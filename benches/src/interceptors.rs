@@ -1,5 +1,5 @@
 //! What an interceptor that passes all bytes costs: inlets beside each other in one chain of nodes, without an interceptor, with one on
-//! the thread of the connection, and with one on a thread of its own.
+//! the thread of the connection, with one on a thread of its own, and with a plugin.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use portolan_plugin::{Engine, EngineOptions, Interceptors, Limits, Plugin};
 use portolan_portal::intercept::{
     ConnectionInfo, Direction, Ended, Filter, Inline, Intercept, Interception, Interceptor, Output, remote,
 };
 use portolan_portal::{Inlet, InletOptions};
-use portolan_runtime::{Payload, route};
+use portolan_runtime::{Node, Payload, route};
 
 use crate::chain::{Chain, failed};
 use crate::checks::{Check, median};
+use crate::guest;
 use crate::load::Failure;
 use crate::service::{self, CHUNK, Service};
 
@@ -91,6 +93,15 @@ impl Intercept for Elsewhere {
             .map_err(no_thread)?;
         Ok(interceptor)
     }
+}
+
+/// A plugin that looks at nothing, as a node has it before its inlets.
+fn plugin(node: &Node) -> Result<Arc<dyn Intercept>, Failure> {
+    let engine = Engine::new(EngineOptions::default()).map_err(failed("the engine of plugins"))?;
+    let plugin = Plugin::load(&engine, &guest::stream()?).map_err(failed("the plugin"))?;
+    let interceptors =
+        Interceptors::new(&plugin, "bench", "", Limits::default()).map_err(failed("the plugin"))?;
+    Ok(portolan::interceptors::of_plugin("plugin", node, interceptors))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -179,11 +190,13 @@ pub fn run(plan: &Plan) -> Result<Vec<Check>, Failure> {
     let chain = runtime.block_on(Chain::start(service.address, 1))?;
     let here: Option<Arc<dyn Intercept>> = Some(Arc::new(Here));
     let elsewhere: Option<Arc<dyn Intercept>> = Some(Arc::new(Elsewhere));
+    let plugin = Some(plugin(&chain.near.party.node)?);
     let mut ways = Vec::new();
     for (name, intercept) in [
         ("no interceptor", None),
         ("on the connection's thread", here),
         ("on another thread", elsewhere),
+        ("that is a plugin", plugin),
     ] {
         let options = InletOptions {
             intercept: intercept.map(|intercept| Interception::new("bench", intercept)),
@@ -195,8 +208,10 @@ pub fn run(plan: &Plan) -> Result<Vec<Check>, Failure> {
         inlet.connect(route![chain.near.channel.address(), "outlet"]);
         ways.push((name, inlet));
     }
-    println!("| | streams | no interceptor, Gbit/s | on the connection's thread | on another thread |");
-    println!("|---|---|---|---|---|");
+    println!(
+        "| | streams | no interceptor, Gbit/s | on the connection's thread | on another thread | a plugin |"
+    );
+    println!("|---|---|---|---|---|---|");
     let mut checks = Vec::new();
     for (what, load) in [("up", Load::Up), ("down", Load::Down)] {
         for streams in [1, 8] {
@@ -212,10 +227,11 @@ pub fn run(plan: &Plan) -> Result<Vec<Check>, Failure> {
                 .collect();
             let ratio = |index: usize| middle[index] / middle[0];
             println!(
-                "| {what} | {streams} | {:.2} | {:.2} × | {:.2} × |",
+                "| {what} | {streams} | {:.2} | {:.2} × | {:.2} × | {:.2} × |",
                 middle[0] * 8.0 / 1e9,
                 ratio(1),
-                ratio(2)
+                ratio(2),
+                ratio(3)
             );
             for (index, (name, _)) in ways.iter().enumerate().skip(1) {
                 let text = format!("an interceptor {name}, {what}, {streams} streams, to none");

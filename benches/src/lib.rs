@@ -26,6 +26,7 @@
 //! | [`soak`] | memory over a long time |
 //! | [`circle`] | messages that go round: the load of what is measured message by message |
 //! | [`chain`] | inlet, relay and outlet as nodes of this process |
+//! | [`guest`] | plugins made of text |
 //! | [`heap`] | counting allocations |
 //! | [`watchdog`] | ends a run in which nothing moves, and says where everything stood |
 //! | [`cleanup`] | processes and folders that go away however the run ends |
@@ -38,6 +39,7 @@ pub mod checks;
 pub mod circle;
 pub mod cleanup;
 pub mod cores;
+pub mod guest;
 pub mod heap;
 pub mod idle;
 pub mod interceptors;

@@ -22,6 +22,12 @@ use crate::error::{Error, Result};
 use crate::state::check_alias;
 use crate::worker_types::{MAX_TYPES, read_config};
 
+#[cfg(feature = "plugins")]
+pub(crate) mod plugin;
+
+#[cfg(feature = "plugins")]
+pub use plugin::of_plugin;
+
 type Make = dyn Fn(&Value) -> Result<Arc<dyn Intercept>> + Send + Sync;
 
 /// One interceptor type.

@@ -96,6 +96,9 @@ pub use project::ProjectOptions;
 pub use portolan_authority as authority;
 /// Keys, vaults, identities and credentials.
 pub use portolan_identity as identity;
+/// WebAssembly components as workers and interceptors.
+#[cfg(feature = "plugins")]
+pub use portolan_plugin as plugin;
 /// Policies over attributes.
 pub use portolan_policy as policy;
 /// Inlets and outlets.

@@ -5,7 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use portolan_plugin::{Engine, EngineOptions, Limits, Plugin, PluginWorker, Rights, WIT, WorkerSettings};
+use portolan_benches::guest;
+use portolan_plugin::{Engine, EngineOptions, Limits, Plugin, PluginWorker, Rights, WorkerSettings};
 use portolan_runtime::{
     Address, Context, Envelope, Message, Node, Payload, Placement, Result, Route, SyncWorker, WorkerOptions,
 };
@@ -37,7 +38,7 @@ fn main() -> std::result::Result<(), Failure> {
 }
 
 async fn measure() -> std::result::Result<(), Failure> {
-    let guest = echo()?;
+    let guest = guest::echo()?;
     let folder = tempfile::tempdir()?;
     let options = EngineOptions {
         cache: Some(folder.path().join("compiled")),
@@ -184,24 +185,4 @@ fn resident() -> std::result::Result<u64, Failure> {
         .ok_or("the system does not say how much memory is used")?;
     let number: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
     Ok(number * 1024)
-}
-
-/// The guest, with the type of its component and what it says of itself.
-fn echo() -> std::result::Result<Vec<u8>, Failure> {
-    let wat = include_str!("../../../workers/plugin/tests/guests/echo.wat");
-    let end = wat.rfind(')').ok_or("the guest is cut short")?;
-    // Name, version, description: one text. No rights are asked for.
-    let info = r#"(data (i32.const 1024) "\40\04\00\00\04\00\00\00\40\04\00\00\04\00\00\00\40\04\00\00\04\00\00\00")
-        (data (i32.const 1088) "echo"))"#;
-    let mut module = wat::parse_str(format!("{}{info}", &wat[..end]))?;
-    let mut resolve = wit_parser::Resolve::default();
-    let package = resolve.push_str("worker.wit", WIT)?;
-    let world = resolve.packages[package].worlds["worker"];
-    wit_component::embed_component_metadata(
-        &mut module,
-        &resolve,
-        world,
-        wit_component::StringEncoding::UTF8,
-    )?;
-    Ok(module)
 }

@@ -1,19 +1,18 @@
-//! Plugins as interceptors of portals: each connection has an instance of its own, in a task beside the data path.
+//! Plugins as interceptors of the inlets and outlets of a node: found by name, replaced, and missed.
 
 use std::sync::{Arc, Weak};
 
 use parking_lot::RwLock;
-use portolan_plugin::{
-    Connection, Direction, Interceptors, Kind, Limits, Plugin, PluginError, Side, Verdict,
-};
+use portolan_plugin::{Interceptors, Kind, Limits, Plugin, PluginError};
 use portolan_portal::Intercept;
-use portolan_portal::intercept::{self, ConnectionInfo, Ended, Interceptor, MAX_OUTPUT, Task, Work};
-use portolan_runtime::{AccessControl, Address, Node, Payload, Placement, WorkerOptions};
+use portolan_portal::intercept::{ConnectionInfo, Ended, Interceptor};
+use portolan_runtime::Node;
 
 use super::{limits, plugin_error};
 use crate::control::api::InterceptedBy;
 use crate::engine::running::Running;
 use crate::error::{Error, Result};
+use crate::interceptors::plugin;
 use crate::state::PluginSpec;
 
 /// The plugin before one inlet or outlet.
@@ -45,65 +44,8 @@ impl Intercept for Intercepting {
 
     fn open(&self, connection: &ConnectionInfo) -> std::result::Result<Box<dyn Interceptor>, Ended> {
         let interceptors = self.interceptors.read().clone().map_err(Ended::failed)?;
-        let (interceptor, work) = intercept::remote();
-        let connection = Connection {
-            side: match connection.side {
-                intercept::Side::Inlet => Side::Inlet,
-                intercept::Side::Outlet => Side::Outlet,
-            },
-            peer: connection.peer,
-            attributes: connection.attributes.clone(),
-            endpoint: connection.endpoint.clone(),
-        };
-        let options = WorkerOptions::new(Address::random())
-            .incoming(AccessControl::DenyAll)
-            .placement(Placement::Aside);
-        let started = self
-            .node
-            .start_task(options, move |_| run(interceptors, connection, work));
-        started.map_err(|error| Ended::failed(format!("its task cannot be started: {error}")))?;
-        Ok(interceptor)
+        plugin::open(&self.node, interceptors, connection)
     }
-}
-
-/// What a plugin says, or what went wrong with it.
-fn ended(error: PluginError) -> Ended {
-    match error {
-        PluginError::Rejected(text) => Ended::because(text),
-        other => Ended::failed(other.to_string()),
-    }
-}
-
-async fn run(interceptors: Interceptors, connection: Connection, mut work: Work) {
-    let mut interceptor = match interceptors.open(&connection).await {
-        Ok(interceptor) => interceptor,
-        Err(error) => return work.end(ended(error)),
-    };
-    while let Some(Task { direction, bytes }) = work.next().await {
-        let direction = match direction {
-            intercept::Direction::ToService => Direction::ToService,
-            intercept::Direction::ToClient => Direction::ToClient,
-        };
-        let room = MAX_OUTPUT + bytes.as_ref().map_or(0, Payload::len);
-        let verdict = match &bytes {
-            Some(bytes) => interceptor.data(direction, bytes.as_slice()).await,
-            None => interceptor.end(direction).await.map(Verdict::Replace),
-        };
-        match verdict {
-            Ok(Verdict::Pass) => work.done(bytes),
-            Ok(Verdict::Replace(other)) if other.len() <= room => work.done(Some(Payload::copy_from(&other))),
-            Ok(Verdict::Replace(other)) => {
-                let text = format!("it gave {} bytes at once, and {room} is the most", other.len());
-                return work.end(Ended::failed(text));
-            }
-            Ok(Verdict::End(reason)) => {
-                work.end(Ended::because(reason));
-                return interceptor.close().await;
-            }
-            Err(error) => return work.end(ended(error)),
-        }
-    }
-    interceptor.close().await;
 }
 
 /// A plugin that was found, for a portal whose name is not known yet.
