@@ -1,6 +1,6 @@
 //! `portolan plugin new`: a project that builds as its README says.
 //!
-//! The files are in `node/templates/`, with `{{name}}` where the name of the plugin stands. The projects `echo-*` in
+//! The files are in `node/templates/`, with `{{name}}` where the name of the plugin stands, and `{{crate}}` for what Rust makes of it. The projects `echo-*` in
 //! `examples/plugins/` are what this writes, and are built and run by the tests.
 
 use std::fs;
@@ -120,6 +120,9 @@ fn check_name(name: &str) -> Result<()> {
     if name == "wit-bindgen" {
         return wrong("the project would depend on a package of the same name");
     }
+    if ["alloc", "core", "std", "test"].contains(&name) {
+        return wrong("a part of Rust itself is called so");
+    }
     Ok(())
 }
 
@@ -134,7 +137,8 @@ fn write(name: &str, language: Language, folder: &Path) -> Result<()> {
     let written = language.files().iter().try_for_each(|(file, text)| {
         let path = folder.join(file);
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
-        fs::write(&path, text.replace("{{name}}", name))
+        let text = text.replace("{{name}}", name);
+        fs::write(&path, text.replace("{{crate}}", &name.replace('-', "_")))
     });
     written.map_err(|error| {
         // Ours alone: it was made a moment ago.
@@ -206,6 +210,7 @@ mod tests {
             "{{name}}",
             "é",
             "wit-bindgen",
+            "core",
             &"a".repeat(51),
         ] {
             let refusal = write(name, Language::Rust, &folder).unwrap_err();
