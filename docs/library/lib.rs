@@ -1,5 +1,7 @@
-//! The guide in `docs/library/`, page by page. Nothing is here but the pages: their programs are compiled and run as they stand by
-//! `cargo test --doc -p portolan-guide`.
+//! The guide in `docs/library/`, page by page. Nothing is here but the pages and the plugins that they load: their programs are compiled
+//! and run as they stand by `cargo test --doc -p portolan-guide`.
+
+pub mod guests;
 
 #[doc = include_str!("README.md")]
 pub mod start {}

@@ -61,7 +61,9 @@ use serde::de::DeserializeOwned;
 
 pub use node::{ASK_TIMEOUT, Node, OpenRoute, Reach, RouteOptions};
 
-use crate::control::api::{CreateInlet, CreateOutlet, CreateRelay, PolicyTarget, SetPolicy, StartWorker};
+use crate::control::api::{
+    AddPlugin, CreateInlet, CreateOutlet, CreateRelay, PolicyTarget, SetPolicy, StartWorker,
+};
 use crate::engine::{MAX_ARBITERS, Running, Settings, Trust, remote, runtime_error};
 use crate::error::{Error, Result};
 use crate::interceptors::InterceptorType;
@@ -96,6 +98,7 @@ enum Step {
     Relay(CreateRelay),
     Inlet(CreateInlet),
     Start(StartWorker),
+    Plugin(AddPlugin),
 }
 
 /// What a node is made of. Nothing happens before [`start`](Self::start).
@@ -243,6 +246,13 @@ impl NodeBuilder {
         self.settings.portal_memory = Some(bytes);
         self
     }
+
+    /// Bytes that the plugins in all portal connections together may have. Default: 2 GiB.
+    #[must_use]
+    pub fn plugin_memory(mut self, bytes: u64) -> Self {
+        self.settings.plugin_memory = Some(bytes);
+        self
+    }
 }
 
 /// Whom it belongs to.
@@ -371,7 +381,15 @@ impl NodeBuilder {
         self
     }
 
-    /// A worker of a type that the node knows by name.
+    /// A plugin: a WebAssembly component, for workers ([`StartWorker::of_plugin`]) or as an interceptor of the inlets and outlets that are
+    /// said after it.
+    #[must_use]
+    pub fn plugin(mut self, plugin: AddPlugin) -> Self {
+        self.steps.push(Step::Plugin(plugin));
+        self
+    }
+
+    /// A worker of a type that the node knows by name, or of a plugin that was said before.
     #[must_use]
     pub fn start_worker(mut self, worker: StartWorker) -> Self {
         self.steps.push(Step::Start(worker));
@@ -578,6 +596,7 @@ async fn take_steps(running: &Arc<Running>, steps: Vec<Step>) -> Result<()> {
             Step::Relay(relay) => node::relay_up(running.create_relay(relay).await?)?,
             Step::Inlet(inlet) => drop(running.create_inlet(inlet).await?),
             Step::Start(worker) => drop(running.start_worker(worker).await?),
+            Step::Plugin(plugin) => drop(running.add_plugin(plugin).await?),
         }
     }
     Ok(())

@@ -417,11 +417,12 @@ impl Node {
         self.running().worker_types()
     }
 
-    /// Start a worker of a type that the node knows by name. It is written down, and is there again when the node is restored.
+    /// Start a worker of a type that the node knows by name, or of a plugin. It is written down, and is there again when the node is
+    /// restored.
     ///
     /// # Errors
     ///
-    /// When there is no such type, its configuration is wrong, its address is taken, or it cannot be initialized.
+    /// When there is no such type or plugin, its configuration is wrong, its address is taken, or it cannot be initialized.
     pub async fn start_worker(&self, worker: StartWorker) -> Result<StartedWorker> {
         self.on(move |running| async move { running.start_worker(worker).await })
             .await

@@ -7,10 +7,10 @@ use portolan_policy::{Explanation, HANDLE_MESSAGE, Policy, SubjectEnvironment};
 
 use super::Node;
 use crate::control::api::{
-    CreateInlet, CreateOutlet, CreateRelay, CreateSecureChannel, CreateSecureChannelListener,
-    CreateTcpConnection, CreateTcpListener, InletStatus, OutletStatus, PolicyStatus, PolicyTarget,
-    RelayStatus, SecureChannelListenerStatus, SecureChannelStatus, ServiceStatus, SetPolicy, StartService,
-    TcpConnectionStatus, TcpListenerStatus,
+    AddPlugin, CreateInlet, CreateOutlet, CreateRelay, CreateSecureChannel, CreateSecureChannelListener,
+    CreateTcpConnection, CreateTcpListener, InletStatus, OutletStatus, PluginStatus, PolicyStatus,
+    PolicyTarget, RelayStatus, SecureChannelListenerStatus, SecureChannelStatus, ServiceStatus, SetPolicy,
+    StartService, TcpConnectionStatus, TcpListenerStatus,
 };
 use crate::error::{Error, ErrorCode, Result};
 
@@ -123,6 +123,50 @@ impl Node {
     pub async fn delete_inlet(&self, alias: &str) -> Result<()> {
         let alias = alias.to_owned();
         self.on(move |running| async move { running.delete_inlet(&alias).await })
+            .await
+    }
+}
+
+/// Plugins: WebAssembly components, run without trust in their authors as workers ([`StartWorker::of_plugin`]) or as interceptors of
+/// inlets and outlets ([`CreateOutlet::intercept`]).
+///
+/// [`StartWorker::of_plugin`]: crate::api::StartWorker::of_plugin
+impl Node {
+    /// Have a plugin from now on, or put another file in its place ([`AddPlugin::replace`]): its workers go over without losing a
+    /// message, all of them or none, and connections that begin from then on have the new one as their interceptor. Compiling one takes
+    /// its time the first time.
+    ///
+    /// # Errors
+    ///
+    /// When the name is taken, the file cannot be read, is no plugin for this node or has not the digest that it should have, or a right
+    /// or a limit makes no sense. Nothing has changed then.
+    pub async fn add_plugin(&self, plugin: AddPlugin) -> Result<PluginStatus> {
+        self.on(move |running| async move { running.add_plugin(plugin).await })
+            .await
+    }
+
+    /// All plugins, sorted by name.
+    pub fn plugins(&self) -> Vec<PluginStatus> {
+        self.running().plugins()
+    }
+
+    /// One plugin.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of that name.
+    pub fn plugin(&self, name: &str) -> Result<PluginStatus> {
+        self.running().plugin(name)
+    }
+
+    /// Have a plugin no longer, and forget its code.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of that name, a worker runs it, an inlet or outlet is intercepted by it, or the state cannot be written.
+    pub async fn remove_plugin(&self, name: &str) -> Result<()> {
+        let name = name.to_owned();
+        self.on(move |running| async move { running.remove_plugin(&name).await })
             .await
     }
 }

@@ -1,10 +1,11 @@
 //! What operations are asked for, in short: each request from what it needs, the rest as usual.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::control::api::{
-    CreateInlet, CreateOutlet, CreateRelay, CreateSecureChannel, CreateSecureChannelListener, InterceptedBy,
-    PolicyTarget, StartWorker,
+    AddPlugin, CreateInlet, CreateOutlet, CreateRelay, CreateSecureChannel, CreateSecureChannelListener,
+    InterceptedBy, PluginLimits, PolicyTarget, StartWorker,
 };
 use crate::engine::remote::TicketRequest;
 
@@ -85,6 +86,86 @@ impl CreateOutlet {
     pub fn tls(mut self, certificates: Option<String>) -> Self {
         self.tls = true;
         self.tls_ca = certificates;
+        self
+    }
+}
+
+impl InterceptedBy {
+    /// The interceptor of this name: one that the program has ([`NodeBuilder::interceptor`](crate::NodeBuilder::interceptor)), or a
+    /// plugin that was added to the node. Without a configuration.
+    pub fn name(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            config: serde_json::Value::Null,
+        }
+    }
+
+    /// With this configuration. A plugin gets a text as it is, and everything else as JSON.
+    #[must_use]
+    pub fn config(mut self, config: impl Into<serde_json::Value>) -> Self {
+        self.config = config.into();
+        self
+    }
+}
+
+impl AddPlugin {
+    /// The plugin in this file, under this name: a component, or the module that `cargo build --target wasm32-unknown-unknown` writes. The
+    /// node keeps a copy. Of the rights that it asks for it gets `reply`, `from:local` and `storage`; its limits are the usual ones.
+    pub fn new(name: impl Into<String>, file: impl AsRef<Path>) -> Self {
+        let file = file.as_ref();
+        // What has no absolute form cannot be read either, and that is said when it is added.
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        Self {
+            name: name.into(),
+            file: file.to_string_lossy().into_owned(),
+            digest: None,
+            grant: None,
+            also: Vec::new(),
+            grant_all: false,
+            limits: PluginLimits::default(),
+            replace: false,
+        }
+    }
+
+    /// Only if the file has this SHA-256, in hex.
+    #[must_use]
+    pub fn digest(mut self, digest: impl Into<String>) -> Self {
+        self.digest = Some(digest.into());
+        self
+    }
+
+    /// With this right, `reply` or `send:ADDRESS` for instance, and those that are said in the same way, instead of the usual ones.
+    #[must_use]
+    pub fn grant(mut self, right: impl Into<String>) -> Self {
+        self.grant.get_or_insert_default().push(right.into());
+        self
+    }
+
+    /// With this right beside the others.
+    #[must_use]
+    pub fn also(mut self, right: impl Into<String>) -> Self {
+        self.also.push(right.into());
+        self
+    }
+
+    /// With every right that it asks for.
+    #[must_use]
+    pub fn grant_all(mut self) -> Self {
+        self.grant_all = true;
+        self
+    }
+
+    /// With these limits.
+    #[must_use]
+    pub fn limits(mut self, limits: PluginLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// In the place of the plugin that has this name now, if there is one. What is not said stays as it was.
+    #[must_use]
+    pub fn replace(mut self) -> Self {
+        self.replace = true;
         self
     }
 }
@@ -207,6 +288,29 @@ impl StartWorker {
         }
     }
 
+    /// A worker that runs the plugin of this name, at the address of the same name, without a configuration.
+    pub fn of_plugin(name: impl Into<String>) -> Self {
+        Self {
+            is_plugin: true,
+            config: serde_json::Value::Null,
+            ..Self::of_type(name)
+        }
+    }
+
+    /// With this configuration. A plugin gets a text as it is, and everything else as JSON.
+    #[must_use]
+    pub fn config(mut self, config: impl Into<serde_json::Value>) -> Self {
+        self.config = config.into();
+        self
+    }
+
+    /// With this right beside those that its plugin has: `from:peers`, for instance.
+    #[must_use]
+    pub fn grant(mut self, right: impl Into<String>) -> Self {
+        self.grant.push(right.into());
+        self
+    }
+
     /// At this address.
     #[must_use]
     pub fn at(mut self, address: impl Into<String>) -> Self {
@@ -217,6 +321,9 @@ impl StartWorker {
     /// With this value in its configuration.
     #[must_use]
     pub fn set(mut self, name: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
+        if self.config.is_null() {
+            self.config = serde_json::Value::Object(serde_json::Map::new());
+        }
         if let serde_json::Value::Object(fields) = &mut self.config {
             fields.insert(name.into(), value.into());
         }

@@ -9,6 +9,7 @@ mod installing;
 mod interceptors;
 mod nodes;
 mod plugin_interceptors;
+mod plugin_workers;
 mod plugins;
 mod policies;
 mod portals;
