@@ -326,7 +326,11 @@ impl Acceptor {
         let flow = first_hop.as_ref().and_then(|hop| node.flow_of(hop));
         let request = Box::new(Request {
             client: client(arbiter)?,
-            intercept: self.options.intercept.clone(),
+            intercept: self
+                .options
+                .intercept
+                .clone()
+                .map(|intercept| intercept.counted_in(&self.options.memory)),
             on_way,
             ping,
             asking: Asking { route, takes_early },

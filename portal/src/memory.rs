@@ -117,6 +117,50 @@ impl WindowMemory {
     }
 }
 
+/// What one direction of an intercepted connection has of the memory: as much as it holds, in steps, so that small changes cost nothing.
+#[derive(Debug)]
+pub(crate) struct Held {
+    memory: WindowMemory,
+    taken: u64,
+}
+
+/// What is taken and given back at once.
+const STEP: u64 = 16 * 1024;
+
+impl Held {
+    pub(crate) fn new(memory: WindowMemory) -> Self {
+        Self { memory, taken: 0 }
+    }
+
+    /// So many bytes are held now. An error, for people, if there is no memory for them: they must go.
+    pub(crate) fn set(&mut self, bytes: usize) -> Result<(), String> {
+        let bytes = bytes as u64;
+        if bytes > self.taken {
+            let more = (bytes - self.taken).next_multiple_of(STEP);
+            if !self.memory.take_for_arrived(more) {
+                return Err(self.memory.exhausted());
+            }
+            self.taken += more;
+        } else if bytes == 0 || self.taken - bytes > 16 * STEP {
+            let kept = bytes.next_multiple_of(STEP);
+            self.memory.give_back(self.taken - kept);
+            self.taken = kept;
+        }
+        Ok(())
+    }
+
+    /// Whether there is so little that whoever holds something shall take no more.
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.memory.is_scarce()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.memory.give_back(self.taken);
+    }
+}
+
 impl Default for WindowMemory {
     fn default() -> Self {
         Self::new(WINDOW_MEMORY)
@@ -152,6 +196,26 @@ mod tests {
             memory.is_owed_by(4 * u64::from(MIN_WINDOW)),
             "large ones become smaller"
         );
+    }
+
+    #[test]
+    fn what_is_held_comes_out_of_the_memory_and_goes_back() {
+        let memory = WindowMemory::new(1 << 20);
+        let mut held = Held::new(memory.clone());
+        held.set(1).unwrap();
+        assert_eq!(memory.used(), STEP);
+        held.set(1 << 20).unwrap();
+        assert!(
+            Held::new(memory.clone())
+                .set(1)
+                .unwrap_err()
+                .contains("PORTOLAN_PORTAL_MEMORY")
+        );
+        held.set(0).unwrap();
+        assert_eq!(memory.used(), 0);
+        held.set(100).unwrap();
+        drop(held);
+        assert_eq!(memory.used(), 0);
     }
 
     #[test]

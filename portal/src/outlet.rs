@@ -241,7 +241,8 @@ impl Listener {
         let socket = Box::pin({
             let (target, wrap) = (Arc::clone(&target), self.options.wrap.clone());
             let dial = self.options.dial.clone();
-            let intercept = self.options.intercept.clone();
+            let memory = &self.options.memory;
+            let intercept = self.options.intercept.clone().map(|it| it.counted_in(memory));
             async move {
                 // It may refuse the connection: then there is none to the target.
                 let interceptor = match intercept {

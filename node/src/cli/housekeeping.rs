@@ -149,7 +149,7 @@ impl Completion {
 }
 
 /// Every environment variable that is read, with its default and meaning.
-pub(super) const ENVIRONMENT: [(&str, &str, &str); 18] = [
+pub(super) const ENVIRONMENT: [(&str, &str, &str); 19] = [
     (
         "PORTOLAN_HOME",
         "~/.portolan",
@@ -205,6 +205,11 @@ pub(super) const ENVIRONMENT: [(&str, &str, &str); 18] = [
         "PORTOLAN_PORTAL_MEMORY",
         "256",
         "For a node when it starts: MiB, 1 at least, that the windows of all its portal connections may have together; new connections are refused when they are used up.",
+    ),
+    (
+        "PORTOLAN_PLUGIN_MEMORY",
+        "2048",
+        "For a node when it starts: MiB, 1 at least, that the plugins in all its portal connections may have together; what they want beyond that is refused, and so are new connections.",
     ),
     (
         "PORTOLAN_ARBITERS",

@@ -11,8 +11,13 @@ use crate::interceptors::Missing;
 use crate::state::{PluginSpec, WorkerSpec};
 
 /// None.
-#[derive(Default)]
 pub(super) struct Plugins {}
+
+impl Plugins {
+    pub(super) fn new(_: Option<u64>) -> Self {
+        Self {}
+    }
+}
 
 /// There is none.
 pub(super) enum RunningPlugin {}

@@ -212,7 +212,7 @@ impl Running {
             inlets: Mutex::default(),
             creating_inlets: tokio::sync::Mutex::default(),
             started_workers: StartedWorkers::new(types),
-            plugins: Plugins::default(),
+            plugins: Plugins::new(settings.plugin_memory),
             stop_asked: Notify::new(),
             key_complaint: Mutex::default(),
             complaint: Mutex::default(),

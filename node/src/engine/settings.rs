@@ -18,6 +18,8 @@ pub(crate) struct Settings {
     pub(crate) arbiters: Option<usize>,
     /// Bytes that the windows of all portal connections may have together; `None` is the usual limit.
     pub(crate) portal_memory: Option<u64>,
+    /// Bytes that the plugins in all portal connections may have together; `None` is the usual limit.
+    pub(crate) plugin_memory: Option<u64>,
     /// Whom the node believes, and what it presents, without being a member of a project.
     pub(crate) trust: Option<Trust>,
 }
@@ -38,7 +40,7 @@ impl Trust {
 }
 
 impl Settings {
-    /// What the environment of the process says: `PORTOLAN_ARBITERS`, `PORTOLAN_PORTAL_MEMORY`.
+    /// What the environment of the process says: `PORTOLAN_ARBITERS`, `PORTOLAN_PORTAL_MEMORY`, `PORTOLAN_PLUGIN_MEMORY`.
     ///
     /// # Errors
     ///
@@ -46,7 +48,8 @@ impl Settings {
     pub(crate) fn of_environment() -> Result<Self> {
         Ok(Self {
             arbiters: arbiters()?,
-            portal_memory: portal_memory(),
+            portal_memory: memory("PORTOLAN_PORTAL_MEMORY"),
+            plugin_memory: memory("PORTOLAN_PLUGIN_MEMORY"),
             trust: None,
         })
     }
@@ -72,14 +75,12 @@ fn arbiters() -> Result<Option<usize>> {
 }
 
 /// As the environment has it, in MiB.
-fn portal_memory() -> Option<u64> {
-    let given = std::env::var("PORTOLAN_PORTAL_MEMORY").ok()?;
+fn memory(variable: &str) -> Option<u64> {
+    let given = std::env::var(variable).ok()?;
     match given.parse::<std::num::NonZeroU32>() {
         Ok(mebibytes) => Some(u64::from(mebibytes.get()) * 1024 * 1024),
         Err(_) => {
-            tracing::warn!(
-                "PORTOLAN_PORTAL_MEMORY is `{given}`, which is no number of MiB from 1 on: it is ignored"
-            );
+            tracing::warn!("{variable} is `{given}`, which is no number of MiB from 1 on: it is ignored");
             None
         }
     }

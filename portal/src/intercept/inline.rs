@@ -151,6 +151,14 @@ impl<F: Filter + 'static> Inline<F> {
 }
 
 impl<F: Filter + 'static> Interceptor for Inline<F> {
+    fn held(&self, direction: Direction) -> usize {
+        let lane = match direction {
+            Direction::ToService => &self.to_service,
+            Direction::ToClient => &self.to_client,
+        };
+        lane.output.pieces.iter().map(Payload::len).sum()
+    }
+
     fn poll_ready(&mut self, _: Direction, _: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         Poll::Ready(self.check())
     }

@@ -24,6 +24,7 @@
 //! |---|---|---|
 //! | one piece of input | [`CHUNK`](portolan_runtime::payload::CHUNK), or a message of the other end | – |
 //! | pieces in each direction that are worked on elsewhere ([`remote`]) | 3 | no more input is given |
+//! | all that is held in the connections of a node | its [`WindowMemory`](crate::WindowMemory) | whoever holds something takes no more; at last connections are ended |
 //! | output that waits for an application | [`HELD`] and the output of one piece | no more input is given |
 //! | output of a [`Filter`] for one piece | [`MAX_OUTPUT`] and the piece's own length | the connection is ended |
 //! | time without an answer of an interceptor | [`ANSWER_WITHIN`], a setting | the connection is ended |
@@ -54,6 +55,7 @@ use portolan_runtime::{Payload, PeerIdentifier};
 pub use self::inline::{Filter, Inline, MAX_OUTPUT, Output};
 pub use self::remote::{Task, Work, remote};
 pub(crate) use self::socket::Intercepted;
+use crate::memory::WindowMemory;
 use crate::socket::Socket;
 
 /// Output of an interceptor that may wait for an application, in bytes, before more input is given to it.
@@ -198,6 +200,13 @@ pub trait Interceptor: Send {
     /// No more bytes come in this direction.
     fn end(&mut self, direction: Direction);
 
+    /// Bytes of this direction that it holds: given and not worked on, or worked on and not taken. They count against the memory that
+    /// a node has for portals.
+    fn held(&self, direction: Direction) -> usize {
+        let _ = direction;
+        0
+    }
+
     /// What goes on in place of what was given; `None` when the direction is over, after [`end`](Self::end) and all output.
     /// If it is pending, the task is woken when there is something.
     ///
@@ -220,6 +229,7 @@ pub struct Interception {
     portal: Arc<str>,
     attributes: Option<PeerAttributes>,
     answer_within: Duration,
+    memory: WindowMemory,
 }
 
 impl Interception {
@@ -230,6 +240,7 @@ impl Interception {
             portal: portal.into(),
             attributes: None,
             answer_within: ANSWER_WITHIN,
+            memory: WindowMemory::default(),
         }
     }
 
@@ -244,6 +255,12 @@ impl Interception {
     #[must_use]
     pub fn answer_within(mut self, limit: Duration) -> Self {
         self.answer_within = limit;
+        self
+    }
+
+    /// Counts what is held as what waits for applications is counted.
+    pub(crate) fn counted_in(mut self, memory: &WindowMemory) -> Self {
+        self.memory = memory.clone();
         self
     }
 
@@ -274,6 +291,7 @@ impl Interception {
             name,
             side,
             answer_within: self.answer_within,
+            memory: self.memory.clone(),
         })
     }
 }
@@ -293,6 +311,7 @@ pub(crate) struct Opened {
     name: Arc<str>,
     side: Side,
     answer_within: Duration,
+    memory: WindowMemory,
 }
 
 impl Opened {

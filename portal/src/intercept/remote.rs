@@ -45,6 +45,8 @@ struct Lane {
     given: usize,
     output: VecDeque<Payload>,
     over: bool,
+    /// Bytes of pieces that are not done, and of output that was not taken.
+    bytes: usize,
 }
 
 impl Shared {
@@ -66,8 +68,8 @@ pub struct Task {
 /// connection is over, the connection is ended.
 pub struct Work {
     shared: Arc<Mutex<Shared>>,
-    /// Whose task is being done, and whether it was the last of its direction.
-    current: Option<(Direction, bool)>,
+    /// Whose task is being done, its bytes, and whether it was the last of its direction.
+    current: Option<(Direction, usize, bool)>,
 }
 
 impl std::fmt::Debug for Work {
@@ -96,19 +98,21 @@ impl Work {
             }
         })
         .await?;
-        self.current = Some((task.direction, task.bytes.is_none()));
+        let length = task.bytes.as_ref().map_or(0, Payload::len);
+        self.current = Some((task.direction, length, task.bytes.is_none()));
         Some(task)
     }
 
     /// The last task is done, and these bytes go on.
     pub fn done(&mut self, output: Option<Payload>) {
-        let Some((direction, last)) = self.current.take() else {
+        let Some((direction, length, last)) = self.current.take() else {
             return;
         };
         let waker = {
             let mut shared = self.shared.lock();
             let lane = shared.lane(direction);
             lane.given -= 1;
+            lane.bytes = lane.bytes - length + output.as_ref().map_or(0, Payload::len);
             lane.over |= last;
             lane.output.extend(output.filter(|bytes| !bytes.is_empty()));
             shared.connection.take()
@@ -143,7 +147,9 @@ impl Remote {
     fn add(&self, direction: Direction, bytes: Option<Payload>) {
         let waker = {
             let mut shared = self.shared.lock();
-            shared.lane(direction).given += 1;
+            let lane = shared.lane(direction);
+            lane.given += 1;
+            lane.bytes += bytes.as_ref().map_or(0, Payload::len);
             if shared.ended.is_none() {
                 shared.tasks.push_back(Task { direction, bytes });
             }
@@ -183,6 +189,10 @@ impl Interceptor for Remote {
         })
     }
 
+    fn held(&self, direction: Direction) -> usize {
+        self.shared.lock().lane(direction).bytes
+    }
+
     fn give(&mut self, direction: Direction, bytes: Payload) {
         self.add(direction, Some(bytes));
     }
@@ -197,7 +207,10 @@ impl Interceptor for Remote {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Payload>, Ended>> {
         self.poll(direction, cx, |lane| match lane.output.pop_front() {
-            Some(bytes) => Some(Some(bytes)),
+            Some(bytes) => {
+                lane.bytes -= bytes.len();
+                Some(Some(bytes))
+            }
             None => lane.over.then_some(None),
         })
     }

@@ -12,7 +12,8 @@ use smallvec::SmallVec;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Direction, Ended, HELD, Interceptor, Named, Opened, guarded};
-use crate::application::{GATHERED, Reader};
+use crate::application::{GATHERED, Reader, SMALL_CHUNK};
+use crate::memory::{Held, WindowMemory};
 use crate::socket::Socket;
 
 /// How often in one turn it is tried to get something out of an interceptor that holds everything back.
@@ -36,6 +37,8 @@ struct Way {
     output: VecDeque<Payload>,
     /// Its bytes.
     bytes: usize,
+    /// The memory of its bytes and of those that the interceptor holds.
+    held: Held,
     /// The interceptor was told that no more comes.
     told_end: bool,
     /// The interceptor has said that no more comes.
@@ -44,11 +47,12 @@ struct Way {
 }
 
 impl Way {
-    fn new(direction: Direction, within: Duration) -> Self {
+    fn new(direction: Direction, within: Duration, memory: WindowMemory) -> Self {
         Self {
             direction,
             output: VecDeque::new(),
             bytes: 0,
+            held: Held::new(memory),
             told_end: false,
             over: false,
             answer: Answer {
@@ -57,6 +61,35 @@ impl Way {
                 timer: None,
             },
         }
+    }
+
+    /// Bytes here and with the interceptor.
+    fn all(&self, interceptor: &Guarded) -> usize {
+        self.bytes + interceptor.interceptor.held(self.direction)
+    }
+
+    /// Counts them against the memory of the node.
+    fn count(&mut self, interceptor: &mut Guarded) -> io::Result<()> {
+        let all = self.all(interceptor);
+        self.held
+            .set(all)
+            .map_err(|why| interceptor.end(Ended::failed(why)))
+    }
+
+    /// How much may be given at once: little where memory is scarce, and then nothing before all is gone that was given before.
+    /// Whoever has that wakes the task.
+    fn room(&self, interceptor: &Guarded) -> Option<usize> {
+        match self.held.is_scarce() {
+            false => Some(CHUNK),
+            true => (self.all(interceptor) == 0).then_some(SMALL_CHUNK),
+        }
+    }
+
+    /// Gives bytes to the interceptor.
+    fn give(&mut self, interceptor: &mut Guarded, bytes: Payload) -> io::Result<()> {
+        let direction = self.direction;
+        interceptor.call(|it| it.give(direction, bytes))?;
+        self.count(interceptor)
     }
 
     /// Takes what the interceptor has for this direction, as far as there is room. Whether there was something.
@@ -84,6 +117,7 @@ impl Way {
         }
         if found {
             self.answer.came();
+            self.count(interceptor)?;
         }
         Ok(found)
     }
@@ -187,6 +221,7 @@ impl Intercepted {
             name,
             side,
             answer_within,
+            memory,
         } = opened;
         Self {
             socket,
@@ -196,8 +231,8 @@ impl Intercepted {
                 name,
                 ended: None,
             },
-            from_application: Way::new(side.application_sends(), answer_within),
-            to_application: Way::new(side.application_receives(), answer_within),
+            from_application: Way::new(side.application_sends(), answer_within, memory.clone()),
+            to_application: Way::new(side.application_receives(), answer_within, memory),
             progressed: false,
         }
     }
@@ -223,6 +258,7 @@ impl Intercepted {
                 } else {
                     way.advance(piece.len());
                 }
+                way.count(&mut self.interceptor)?;
                 return Poll::Ready(Ok(piece));
             }
             if way.over {
@@ -232,12 +268,15 @@ impl Intercepted {
                 return way.poll_last_word(&mut self.interceptor, cx).map(Err);
             }
             ready!(way.poll_ready(&mut self.interceptor, cx))?;
-            let read = ready!(self.reader.poll_read(&mut self.socket, CHUNK, cx))?;
+            let Some(room) = way.room(&self.interceptor) else {
+                return Poll::Pending;
+            };
+            let read = ready!(self.reader.poll_read(&mut self.socket, room, cx))?;
             if read.is_empty() {
                 way.told_end = true;
                 self.interceptor.call(|it| it.end(way.direction))?;
             } else {
-                self.interceptor.call(|it| it.give(way.direction, read))?;
+                way.give(&mut self.interceptor, read)?;
             }
         }
         // It holds back what the application sends: others have their turn.
@@ -252,7 +291,10 @@ impl Intercepted {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_ready(cx))?;
-        let total = slices.iter().map(|slice| slice.len()).sum::<usize>().min(CHUNK);
+        let Some(room) = self.to_application.room(&self.interceptor) else {
+            return Poll::Pending;
+        };
+        let total = slices.iter().map(|slice| slice.len()).sum::<usize>().min(room);
         let mut piece = if total > CHUNK / 2 {
             Payload::pooled()
         } else {
@@ -262,8 +304,7 @@ impl Intercepted {
             let room = total - piece.len();
             piece.append(&slice[..slice.len().min(room)]);
         }
-        let direction = self.to_application.direction;
-        self.interceptor.call(|it| it.give(direction, piece))?;
+        self.to_application.give(&mut self.interceptor, piece)?;
         Poll::Ready(Ok(total))
     }
 
@@ -297,6 +338,7 @@ impl Intercepted {
             }
             drop(slices);
             way.advance(written);
+            way.count(&mut self.interceptor)?;
             self.progressed = true;
         }
     }
@@ -345,6 +387,7 @@ impl Intercepted {
         };
         let written = self.socket.write_now(first.as_slice())?;
         way.advance(written);
+        way.count(&mut self.interceptor)?;
         Ok(written)
     }
 

@@ -167,3 +167,57 @@ fn what_an_interceptor_may_hold_back_for_an_application_is_bounded() {
         assert!(held <= HELD + 2 * lines.len() + CHUNK, "{held}");
     });
 }
+
+/// Never says that anything is done.
+#[derive(Default)]
+struct Silent(parking_lot::Mutex<Vec<Work>>);
+
+impl Intercept for Silent {
+    fn name(&self) -> &str {
+        "silent"
+    }
+
+    fn open(&self, _: &ConnectionInfo) -> Result<Box<dyn Interceptor>, Ended> {
+        let (interceptor, work) = remote();
+        self.0.lock().push(work);
+        Ok(interceptor)
+    }
+}
+
+#[tokio::test]
+async fn what_interceptors_hold_comes_out_of_the_memory_of_portals_and_goes_back() {
+    let memory = WindowMemory::new(8 << 20);
+    let interception = Interception::new("db", Arc::new(Silent::default())).counted_in(&memory);
+    let bytes = vec![0; CHUNK];
+    let (mut taken, mut open) = (Vec::new(), Vec::new());
+    let ended = loop {
+        let (near, far) = tokio::io::duplex(64);
+        let socket = Socket::Wrapped(Box::new(near));
+        let mut socket = interception
+            .open(Side::Outlet, None, None)
+            .unwrap()
+            .around(socket);
+        let mut total = 0;
+        let written = loop {
+            let slices = [IoSlice::new(&bytes)];
+            match poll_fn(|cx| Poll::Ready(socket.poll_write(&slices, cx))).await {
+                Poll::Ready(Ok(count)) => total += count,
+                Poll::Ready(Err(error)) => break Err(error),
+                Poll::Pending => break Ok(()),
+            }
+        };
+        assert!(memory.used() <= memory.limit());
+        if let Err(error) = written {
+            break error;
+        }
+        taken.push(total);
+        open.push((socket, far));
+        assert!(open.len() < 10_000, "there is no end of it");
+    };
+    assert!(ended.to_string().contains("PORTOLAN_PORTAL_MEMORY"), "{ended}");
+    // Much where there is much, little where it is scarce.
+    assert_eq!(taken.first(), Some(&(3 * CHUNK)));
+    assert_eq!(taken.last(), Some(&crate::application::SMALL_CHUNK));
+    drop(open);
+    assert_eq!(memory.used(), 0);
+}

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use portolan_tests::home::{COMMAND_LIMIT, run};
 use portolan_tests::service::{STREAM_LIMIT, ask, check_pattern, connect, end_of, pattern_bytes};
 use portolan_tests::web::Http;
-use portolan_tests::{Home, Member, Outcome, Project, Service, eventually, skip};
+use portolan_tests::{Home, Member, Outcome, Project, Service, eventually, process, skip};
 use serde_json::Value;
 
 use crate::{exit, support};
@@ -33,8 +34,21 @@ struct Cast {
 
 impl Cast {
     fn new() -> Self {
+        Self::with_environment(&[])
+    }
+
+    /// With these variables in the environment of the bank's node.
+    fn with_environment(variables: &[(&str, &str)]) -> Self {
         let project = Project::start();
-        let bank = project.member("bank", &["--attribute", "role=service", "--relay", "bank"]);
+        let home = Home::new();
+        let ticket = project.ticket(&["--attribute", "role=service", "--relay", "bank"]);
+        home.ok(["project", "enroll", &ticket]);
+        let mut create = home.command(["node", "create", "bank"]);
+        create.envs(variables.iter().copied());
+        let created = run(create, COMMAND_LIMIT);
+        assert!(created.succeeded(), "{created}");
+        let name = "bank".to_owned();
+        let bank = Member { home, name };
         bank.home.ok(["relay", "create", "bank"]);
         bank.relay_is_up("bank");
         let client = project.member("client", &["--attribute", "role=client"]);
@@ -255,6 +269,53 @@ fn a_plugin_that_breaks_down_in_the_middle_ends_its_connection_with_the_reason_a
             .iter()
             .all(|name| cast.show_outlet(name)["connections"] == 0)
     });
+}
+
+#[test]
+fn connections_of_which_a_plugin_holds_everything_cannot_grow_a_node_without_limit() {
+    const CONNECTIONS: usize = 16;
+    // More than all of them may hold together.
+    const EACH: usize = 40 << 20;
+    let cast = Cast::with_environment(&[("PORTOLAN_PLUGIN_MEMORY", "32"), ("PORTOLAN_PORTAL_MEMORY", "32")]);
+    add(&cast.bank, "stream", &stream_plugin(), &[]);
+    let echo = Service::echo();
+    let hold = ["--intercept", "stream", "--intercept-config", "h"];
+    cast.outlet("held", echo.address, &hold);
+    cast.outlet("passed", echo.address, &["--intercept", "stream"]);
+    let (held, passed) = (cast.inlet("held", &[]), cast.inlet("passed", &[]));
+    let mut bystander = connect(passed);
+    assert_eq!(ask(&mut bystander, b"before").unwrap(), b"before");
+
+    let before = process::peak_resident_kib(cast.bank.process());
+    let clients: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let mut stream = connect(held);
+                let piece = [0; 1 << 16];
+                let sent: Result<Vec<()>, _> = (0..EACH / piece.len())
+                    .map(|_| stream.write_all(&piece))
+                    .collect();
+                sent.is_err() || end_of(&mut stream, STREAM_LIMIT).is_closed()
+            })
+        })
+        .collect();
+    let ended: Vec<bool> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+    assert!(!ended.contains(&false), "a connection was not ended");
+    let grown = process::peak_resident_kib(cast.bank.process()) - before;
+    assert!(
+        grown < 128 * 1024,
+        "{grown} KiB of {} sent",
+        CONNECTIONS * EACH / 1024
+    );
+    cast.both_say("held", "PORTOLAN_PLUGIN_MEMORY");
+
+    // It goes back, and there is room for others again.
+    assert_eq!(ask(&mut bystander, b"after").unwrap(), b"after");
+    eventually(
+        "new connections have their instance",
+        Duration::from_secs(20),
+        || ask(&mut connect(passed), b"hello").is_ok_and(|answer| answer == b"hello"),
+    );
 }
 
 #[test]

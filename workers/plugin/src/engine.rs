@@ -19,7 +19,7 @@ pub(crate) const TICK: Duration = Duration::from_millis(2);
 const IDLE_TICKS: u32 = 50;
 
 /// Stack of the WebAssembly code of one call. Deeper recursion is a trap.
-const WASM_STACK: usize = 512 * 1024;
+pub(crate) const WASM_STACK: usize = 512 * 1024;
 
 /// Stack of a call with what the host needs beside.
 const FIBER_STACK: usize = 1024 * 1024;

@@ -75,6 +75,9 @@ pub enum PluginError {
         /// Why it did not return.
         reason: String,
     },
+    /// The interceptors of the node have all the memory that they may have together.
+    #[error("{0}")]
+    Memory(String),
     /// The interceptor has failed before.
     #[error("the interceptor has ended: {0}")]
     Ended(String),

@@ -11,6 +11,7 @@ use crate::host::{Host, said};
 use crate::instance::{self, Direction, InterceptorFunctions, Running, Side, Verdict};
 use crate::limits::{Limits, Meter};
 use crate::log::Log;
+use crate::memory::SharedMemory;
 use crate::status::Counter;
 use crate::{Plugin, PluginError};
 
@@ -61,6 +62,7 @@ struct Inner {
     portal: String,
     config: RwLock<(Plugin, Arc<str>)>,
     limits: Limits,
+    memory: SharedMemory,
     log: Arc<Log>,
     opened: Counter,
     refused: Counter,
@@ -80,7 +82,8 @@ impl std::fmt::Debug for Interceptors {
 }
 
 impl Interceptors {
-    /// Interceptors for the inlet or outlet with the name `portal`. The configuration is given to the plugin with each connection.
+    /// Interceptors for the inlet or outlet with the name `portal`. The configuration is given to the plugin with each connection. All
+    /// connections together have [`INTERCEPTOR_MEMORY`](crate::INTERCEPTOR_MEMORY).
     ///
     /// # Errors
     /// If the plugin is no interceptor.
@@ -90,6 +93,20 @@ impl Interceptors {
         config: impl Into<String>,
         limits: Limits,
     ) -> Result<Self, PluginError> {
+        Self::within(plugin, portal, config, limits, SharedMemory::default())
+    }
+
+    /// As [`Interceptors::new`], with this memory, which others may share.
+    ///
+    /// # Errors
+    /// If the plugin is no interceptor.
+    pub fn within(
+        plugin: &Plugin,
+        portal: impl Into<String>,
+        config: impl Into<String>,
+        limits: Limits,
+        memory: SharedMemory,
+    ) -> Result<Self, PluginError> {
         plugin.require(Kind::Interceptor)?;
         let portal = portal.into();
         Ok(Self {
@@ -98,6 +115,7 @@ impl Interceptors {
                 portal,
                 config: RwLock::new((plugin.clone(), config.into().into())),
                 limits,
+                memory,
                 opened: Counter::default(),
                 refused: Counter::default(),
                 ended: Counter::default(),
@@ -174,7 +192,9 @@ impl Interceptors {
     ) -> Result<Interceptor, PluginError> {
         let inner = &self.inner;
         let limits = &inner.limits;
-        let host = Host::new(Meter::new(limits), Arc::clone(&inner.log), None);
+        let meter = Meter::sharing(limits, &inner.memory)
+            .ok_or_else(|| PluginError::Memory(inner.memory.exhausted()))?;
+        let host = Host::new(meter, Arc::clone(&inner.log), None);
         let mut running = Running::new(
             plugin,
             host,

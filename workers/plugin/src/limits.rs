@@ -5,6 +5,8 @@ use std::time::Duration;
 use portolan_runtime::Capacity;
 use wasmtime::ResourceLimiter;
 
+use crate::memory::SharedMemory;
+
 /// What one instance of a plugin may use, and what happens when it wants more. The defaults suit a small worker; each is a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -81,7 +83,12 @@ pub(crate) struct Meter {
     tables: usize,
     /// What it was refused last: told with the trap that usually follows.
     pub(crate) refused: Option<String>,
+    /// Where all of it comes from, and how much was taken there.
+    shared: Option<(SharedMemory, u64)>,
 }
+
+/// What an element of a table takes.
+const TABLE_ELEMENT: u64 = 8;
 
 impl Meter {
     pub(crate) fn new(limits: &Limits) -> Self {
@@ -91,12 +98,47 @@ impl Meter {
             memory: 0,
             tables: 0,
             refused: None,
+            shared: None,
         }
+    }
+
+    /// What the instance gets comes out of `shared`, its stack first; `None` if there is not even that.
+    pub(crate) fn sharing(limits: &Limits, shared: &SharedMemory) -> Option<Self> {
+        let stack = crate::engine::WASM_STACK as u64;
+        shared.take(stack).then(|| {
+            let mut meter = Self::new(limits);
+            meter.shared = Some((shared.clone(), stack));
+            meter
+        })
+    }
+
+    /// Takes bytes from what is shared.
+    fn take_shared(&mut self, bytes: u64) -> bool {
+        let Some((shared, taken)) = &mut self.shared else {
+            return true;
+        };
+        if !shared.take(bytes) {
+            self.refused = Some(format!(
+                "it wanted {bytes} bytes more, and {}",
+                shared.exhausted()
+            ));
+            return false;
+        }
+        *taken += bytes;
+        true
     }
 
     /// Bytes of memory that the instance has.
     pub(crate) fn memory(&self) -> usize {
         self.memory
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if let Some((shared, taken)) = &self.shared {
+            shared.give_back(*taken);
+        }
     }
 }
 
@@ -110,6 +152,9 @@ impl ResourceLimiter for Meter {
             ));
             return Ok(false);
         }
+        if !self.take_shared((wanted - self.memory) as u64) {
+            return Ok(false);
+        }
         self.memory = wanted;
         Ok(true)
     }
@@ -121,6 +166,9 @@ impl ResourceLimiter for Meter {
                 "it wanted {wanted} elements in tables, and {} is its limit",
                 self.table_limit
             ));
+            return Ok(false);
+        }
+        if !self.take_shared((wanted - self.tables) as u64 * TABLE_ELEMENT) {
             return Ok(false);
         }
         self.tables = wanted;

@@ -5,8 +5,8 @@ mod support;
 use std::time::Duration;
 
 use portolan_plugin::{
-    Connection, Direction, Interceptors, Kind, Limits, Plugin, PluginError, PluginWorker, Side, Verdict,
-    WorkerSettings,
+    Connection, Direction, Interceptors, Kind, Limits, Plugin, PluginError, PluginWorker, SharedMemory, Side,
+    Verdict, WorkerSettings,
 };
 use portolan_runtime::{Node, PeerIdentifier};
 use support::{engine, guest, load, puppet};
@@ -146,4 +146,42 @@ async fn a_worker_is_no_interceptor_and_the_other_way_round() {
         "the plugin is an interceptor, and a worker is needed here"
     );
     node.stop().await;
+}
+
+#[tokio::test]
+async fn all_instances_together_have_no_more_memory_than_they_may_have() {
+    let plugin = load(&guest(include_str!("guests/stream.wat"), "interceptor", &[]));
+    let memory = SharedMemory::new(6 << 20);
+    // It holds all that it gets.
+    let all = Interceptors::within(&plugin, "db", "h", Limits::default(), memory.clone()).unwrap();
+    let mut open = Vec::new();
+    let refused = loop {
+        match all.open(&connection()).await {
+            Ok(one) => open.push(one),
+            Err(error) => break error,
+        }
+        assert!(memory.used() <= memory.limit());
+        assert!(open.len() < 100, "there is no end of it");
+    };
+    assert!(
+        refused.to_string().contains("PORTOLAN_PLUGIN_MEMORY"),
+        "{refused}"
+    );
+    assert!(open.len() > 2, "{}", open.len());
+    open.truncate(2);
+    let failed = loop {
+        match open[0].data(Direction::ToService, &[0; 100_000]).await {
+            Ok(verdict) => assert_eq!(verdict, Verdict::Replace(Vec::new())),
+            Err(error) => break error,
+        }
+        assert!(memory.used() <= memory.limit());
+    };
+    assert!(failed.to_string().contains("PORTOLAN_PLUGIN_MEMORY"), "{failed}");
+    // What it had is there for the other one.
+    assert_eq!(
+        open[1].data(Direction::ToService, &[0; 100_000]).await.unwrap(),
+        Verdict::Replace(Vec::new())
+    );
+    drop(open);
+    assert_eq!(memory.used(), 0);
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use parking_lot::RwLock;
-use portolan_plugin::{Interceptors, Kind, Limits, Plugin, PluginError};
+use portolan_plugin::{Interceptors, Kind, Limits, Plugin, PluginError, SharedMemory};
 use portolan_portal::Intercept;
 use portolan_portal::intercept::{ConnectionInfo, Ended, Interceptor};
 use portolan_runtime::Node;
@@ -21,6 +21,7 @@ pub(in crate::engine) struct Intercepting {
     portal: String,
     config: String,
     node: Node,
+    memory: SharedMemory,
     /// The plugin; or why it cannot be had, until it is added again. Nobody is let through meanwhile.
     interceptors: RwLock<std::result::Result<Interceptors, String>>,
 }
@@ -32,7 +33,14 @@ impl Intercepting {
         if let Ok(interceptors) = &*interceptors {
             return interceptors.replace(plugin, None);
         }
-        *interceptors = Ok(Interceptors::new(plugin, &self.portal, &self.config, limits)?);
+        let memory = self.memory.clone();
+        *interceptors = Ok(Interceptors::within(
+            plugin,
+            &self.portal,
+            &self.config,
+            limits,
+            memory,
+        )?);
         Ok(())
     }
 }
@@ -91,8 +99,14 @@ impl Running {
 
     /// Puts a plugin that was found before a portal.
     pub(in crate::engine) fn intercept_with(&self, found: Found, portal: &str) -> Result<Arc<dyn Intercept>> {
-        let interceptors =
-            Interceptors::new(&found.plugin, portal, &found.config, found.limits).map_err(plugin_error)?;
+        let interceptors = Interceptors::within(
+            &found.plugin,
+            portal,
+            &found.config,
+            found.limits,
+            self.plugins.memory.clone(),
+        )
+        .map_err(plugin_error)?;
         let is_current = |known: &PluginSpec| known.digest == found.digest;
         let mut all = self.plugins.intercepting.lock();
         // Who is known from here on is told of the next version.
@@ -136,6 +150,7 @@ impl Running {
             portal: portal.to_owned(),
             config,
             node: self.core.node().clone(),
+            memory: self.plugins.memory.clone(),
             interceptors: RwLock::new(interceptors),
         });
         all.retain(|known| known.strong_count() > 0);

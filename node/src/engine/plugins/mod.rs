@@ -21,7 +21,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use portolan_plugin::{Digest, Engine, EngineOptions, Kind, Limits, Plugin, PluginError, Rights};
+use portolan_plugin::{
+    Digest, Engine, EngineOptions, Kind, Limits, Plugin, PluginError, Rights, SharedMemory,
+};
 use portolan_runtime::Capacity;
 
 use super::connect::blocking;
@@ -47,10 +49,22 @@ pub(super) struct Plugins {
     loaded: Mutex<BTreeMap<String, Plugin>>,
     /// Set up when it is needed first: most nodes have no plugins.
     engine: tokio::sync::OnceCell<Engine>,
+    /// What those that stand before portals have together.
+    memory: SharedMemory,
     /// Those that stand before portals.
     intercepting: Mutex<Vec<std::sync::Weak<interceptors::Intercepting>>>,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
+}
+
+impl Plugins {
+    /// With so many bytes for all that stand before portals.
+    pub(super) fn new(memory: Option<u64>) -> Self {
+        Self {
+            memory: memory.map_or_else(SharedMemory::default, SharedMemory::new),
+            ..Self::default()
+        }
+    }
 }
 
 fn plugin_error(error: PluginError) -> Error {
