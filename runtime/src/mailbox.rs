@@ -108,6 +108,8 @@ struct State {
     closed: bool,
     /// The receiver wants to hear of the end only.
     busy: bool,
+    /// The receiver is woken by being run.
+    is_run: bool,
 }
 
 /// Room that is not used any more.
@@ -123,7 +125,8 @@ impl State {
         give_back(std::mem::take(&mut self.beyond_taken));
     }
 
-    fn wake_receiver(&mut self, cx: &Context<'_>) {
+    fn wake_receiver(&mut self, place: &Place, cx: &Context<'_>) {
+        self.is_run = place.is_woken_by(cx.waker());
         match &mut self.receiver {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
@@ -158,7 +161,7 @@ impl Mailbox {
 
     fn push(&self, envelope: Envelope, is_numbered: bool, by: &Mailbox) -> Result<bool, PushError> {
         let size = envelope.message.payload.len();
-        let (waker, fits) = {
+        let (waker, is_run, fits) = {
             let mut state = self.state.lock();
             if state.closed {
                 return Err(PushError::Closed);
@@ -174,10 +177,10 @@ impl Mailbox {
             state.queue.push_back(envelope);
             self.place.set_idle(false);
             let waker = if state.busy { None } else { state.receiver.take() };
-            (waker, fits)
+            (waker, state.is_run, fits)
         };
         let waker = match waker {
-            Some(waker) if size <= RUN_AT_ONCE => self.place.run_next(waker),
+            Some(waker) if is_run && size <= RUN_AT_ONCE => self.place.run_next(waker),
             waker => waker,
         };
         if let Some(waker) = waker {
@@ -269,7 +272,7 @@ impl Mailbox {
                 stock::give(std::mem::take(&mut state.queue));
                 stock::give(std::mem::take(batch));
                 state.busy = false;
-                state.wake_receiver(cx);
+                state.wake_receiver(&self.place, cx);
                 self.place.set_idle(true);
                 return Poll::Pending;
             }
@@ -291,7 +294,7 @@ impl Mailbox {
             return Poll::Ready(());
         }
         state.busy = true;
-        state.wake_receiver(cx);
+        state.wake_receiver(&self.place, cx);
         Poll::Pending
     }
 

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, RawWakerVTable, Waker};
 
 /// Workers that run behind one another before the event loop goes on.
 const RUNS: usize = 24;
@@ -34,6 +34,8 @@ struct Turn {
     thread: Cell<u32>,
     /// Whether a worker of this thread is running, who then looks after those that it sends to.
     is_running: Cell<bool>,
+    /// Whose work is being polled, and what wakes all of it.
+    polled: Cell<Option<(u32, Identity)>>,
     /// Whom something was sent to, and how the event loop is asked to poll it.
     ready: RefCell<VecDeque<(u32, Waker)>>,
     places: RefCell<Places>,
@@ -63,6 +65,13 @@ pub(crate) struct Place(AtomicU64);
 /// The work of one worker, as the event loop sees it.
 pub(crate) struct Task {
     place: u32,
+}
+
+/// What one waker has that another one, which wakes somebody else, has not.
+type Identity = (*const (), *const RawWakerVTable);
+
+fn identity(waker: &Waker) -> Identity {
+    (waker.data(), waker.vtable())
 }
 
 /// In a [`Place`]: nothing is in the mailbox, and nothing was taken out that has not been handled.
@@ -95,8 +104,20 @@ impl Place {
                 .unwrap_or(false)
     }
 
+    /// Whether a mailbox that is looked into with this waker is looked into by the work at this place itself. A part of it that has
+    /// wakers of its own, or a task that it has handed its mailbox to, hears of a message only when its own waker is woken.
+    #[inline]
+    pub(crate) fn is_woken_by(&self, waker: &Waker) -> bool {
+        let whole = self.0.load(Ordering::Relaxed);
+        TURN.try_with(|turn| {
+            thread_of(whole) == Some(turn.thread.get())
+                && turn.polled.get() == Some((whole as u32, identity(waker)))
+        })
+        .unwrap_or(false)
+    }
+
     /// Has the worker run behind the one that runs now. Gives the waker back if none does on the worker's own thread: then it must be
-    /// woken.
+    /// woken. The waker must be one by which all of the worker is woken ([`Place::is_woken_by`]).
     #[inline]
     pub(crate) fn run_next(&self, waker: Waker) -> Option<Waker> {
         let whole = self.0.load(Ordering::Relaxed);
@@ -174,6 +195,7 @@ impl Turn {
         Self {
             thread: Cell::new(0),
             is_running: Cell::new(false),
+            polled: Cell::new(None),
             ready: RefCell::new(VecDeque::new()),
             places: RefCell::new(Places {
                 tasks: Vec::new(),
@@ -218,6 +240,10 @@ impl Turn {
             places.free.push(place);
             let entry = &mut places.tasks[place as usize];
             entry.is_over = true;
+            if std::mem::take(&mut entry.is_queued) {
+                // Whoever is here next has another waker, and must not be polled with this one.
+                self.ready.borrow_mut().retain(|(queued, _)| *queued != place);
+            }
             entry.work.take()
         };
         // What a worker does at its end may need places.
@@ -244,6 +270,7 @@ impl Turn {
         let Some(mut work) = work else {
             return;
         };
+        let outer = self.polled.replace(Some((place, identity(waker))));
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let polled = work.as_mut().poll(&mut Context::from_waker(waker));
             match polled {
@@ -251,6 +278,7 @@ impl Turn {
                 Poll::Ready(()) => None,
             }
         }));
+        self.polled.set(outer);
         let mut places = self.places.borrow_mut();
         let panic = match polled {
             Ok(Some(work)) => {
@@ -299,5 +327,93 @@ impl Turn {
             Some(panic) => resume_unwind(panic),
             None => Poll::Ready(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, poll_fn};
+    use std::rc::Rc;
+    use std::sync::Arc;
+    use std::task::Wake;
+
+    use super::*;
+
+    /// A waker that is like no other.
+    struct Own;
+
+    impl Wake for Own {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    fn own_waker() -> Waker {
+        Waker::from(Arc::new(Own))
+    }
+
+    #[test]
+    fn who_takes_the_place_of_one_that_was_queued_is_not_polled_with_its_waker() {
+        let seen = Rc::new(RefCell::new(Vec::new()));
+        let next = Rc::new(RefCell::new(None));
+        let outer = {
+            let (seen, next) = (Rc::clone(&seen), Rc::clone(&next));
+            poll_fn(move |_| {
+                let at = Place::default();
+                let mut first = Task::new(&at, pending());
+                let waker = own_waker();
+                assert!(
+                    Pin::new(&mut first)
+                        .poll(&mut Context::from_waker(&waker))
+                        .is_pending()
+                );
+                assert!(at.run_next(waker).is_none());
+                let place = first.place;
+                drop(first);
+                let seen = Rc::clone(&seen);
+                let work = poll_fn(move |cx: &mut Context<'_>| {
+                    seen.borrow_mut().push(identity(cx.waker()));
+                    Poll::Pending
+                });
+                let task = Task::new(&Place::default(), work);
+                assert_eq!(task.place, place);
+                *next.borrow_mut() = Some(task);
+                Poll::Ready(())
+            })
+        };
+        let mut outer = Task::new(&Place::default(), outer);
+        let waker = own_waker();
+        assert!(
+            Pin::new(&mut outer)
+                .poll(&mut Context::from_waker(&waker))
+                .is_ready()
+        );
+        assert!(seen.borrow().is_empty());
+        let mut next = next.borrow_mut().take().unwrap();
+        assert!(
+            Pin::new(&mut next)
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        assert_eq!(*seen.borrow(), [identity(&waker)]);
+    }
+
+    #[test]
+    fn only_the_waker_of_the_whole_work_is_that_of_the_place() {
+        let at = Rc::new(Place::default());
+        let others = own_waker();
+        let work = {
+            let (at, others) = (Rc::clone(&at), others.clone());
+            poll_fn(move |cx: &mut Context<'_>| {
+                assert!(at.is_woken_by(cx.waker()) && !at.is_woken_by(&others));
+                assert!(!Place::default().is_woken_by(cx.waker()));
+                Poll::Ready(())
+            })
+        };
+        let mut task = Task::new(&at, work);
+        assert!(
+            Pin::new(&mut task)
+                .poll(&mut Context::from_waker(&own_waker()))
+                .is_ready()
+        );
+        assert!(!at.is_woken_by(&others), "nobody is polled any more");
     }
 }

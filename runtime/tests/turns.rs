@@ -1,14 +1,22 @@
 //! Workers that run in the turn of whoever sends to them.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that fails must stop.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test that fails must stop.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use portolan_runtime::{
     Address, Capacity, Context, Envelope, Message, Node, Passage, Result, Route, Routed, SyncWorker,
     WorkerOptions, route,
 };
+use tokio::time::timeout;
+
+/// After this a message does not come any more.
+const LOST: Duration = Duration::from_secs(30);
 
 /// Gives each message the next number.
 #[derive(Default)]
@@ -123,6 +131,53 @@ async fn a_worker_that_panics_in_the_turn_of_another_takes_nobody_with_it() {
         assert_eq!(message.into_body().unwrap(), [i]);
     }
     assert!(!node.has_worker(&"breaks".into()));
+    drop(sink);
+    node.stop().await;
+}
+
+/// Sends what it gets to one other.
+struct Sends(&'static str);
+
+impl SyncWorker for Sends {
+    fn handle(&mut self, ctx: &mut Context, envelope: Envelope) -> Result<()> {
+        let message = Message::new(self.0, Route::new(), envelope.message.payload);
+        Ok(ctx.forward(message)?)
+    }
+}
+
+async fn pass_on(mut ctx: Context) {
+    while let Some(envelope) = ctx.next().await {
+        let message = Message::new("sink", Route::new(), envelope.message.payload);
+        ctx.forward(message).unwrap();
+    }
+}
+
+/// Such a part is not woken by running the whole: another task of the thread, or one of several futures that go on only when each was
+/// woken itself.
+#[tokio::test]
+async fn a_worker_that_gave_its_mailbox_to_a_part_with_a_waker_of_its_own_hears_of_messages() {
+    let node = Node::builder().arbiters(1).build().unwrap();
+    let mut sink = node.context("sink").unwrap();
+    let elsewhere = |ctx: Context| async move {
+        let _ = tokio::task::spawn_local(pass_on(ctx)).await;
+    };
+    let among_several = |ctx: Context| async move {
+        type Part = Pin<Box<dyn Future<Output = ()>>>;
+        let mut parts = FuturesUnordered::<Part>::new();
+        parts.push(Box::pin(std::future::pending()));
+        parts.push(Box::pin(pass_on(ctx)));
+        parts.next().await;
+    };
+    node.start_task("elsewhere", elsewhere).unwrap();
+    node.start_task("among several", among_several).unwrap();
+    for (way, to) in [("one", "elsewhere"), ("other", "among several")] {
+        node.start_sync_worker(way, Sends(to)).unwrap();
+        for i in 0u8..10 {
+            node.send(way, vec![i]).await.unwrap();
+            let message = timeout(LOST, sink.receive::<Vec<u8>>()).await;
+            assert_eq!(message.expect(to).unwrap().into_body().unwrap(), [i]);
+        }
+    }
     drop(sink);
     node.stop().await;
 }
