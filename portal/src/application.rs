@@ -1,5 +1,6 @@
 //! What is read from the application becomes messages, and what has arrived for it waits here.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
@@ -22,8 +23,34 @@ const COPIED_BELOW: usize = 32 * 1024;
 /// What is read is copied into a buffer of its size when it has no more bytes than this.
 const COPIED_READ: usize = 1024;
 
-/// A queue that grew beyond this many slots is given back once it is empty.
+/// A queue that grew beyond this many slots goes back to the allocator once it is empty.
 const KEPT_SLOTS: usize = 8;
+/// Empty queues that each thread keeps, for whichever of its connections has something next. None keeps its own: thousands may have had
+/// something at the same moment.
+const SPARE_QUEUES: usize = 16;
+
+thread_local! {
+    static SPARE: RefCell<Vec<VecDeque<Payload>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_queue() -> VecDeque<Payload> {
+    let spare = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten();
+    spare.unwrap_or_default()
+}
+
+/// Keeps a queue, which must be empty, for others.
+fn give_queue(queue: VecDeque<Payload>) {
+    if !(1..=KEPT_SLOTS).contains(&queue.capacity()) {
+        return;
+    }
+    // A thread that ends keeps nothing any more.
+    let _ = SPARE.try_with(|spare| {
+        let mut spare = spare.borrow_mut();
+        if spare.len() < SPARE_QUEUES {
+            spare.push(queue);
+        }
+    });
+}
 
 /// Reads from the application.
 #[derive(Debug)]
@@ -82,6 +109,9 @@ pub(crate) struct Arrived {
 impl Arrived {
     pub(crate) fn push(&mut self, payload: Payload) {
         self.bytes += payload.len();
+        if self.frames.capacity() == 0 {
+            self.frames = take_queue();
+        }
         self.frames.push_back(payload);
     }
 
@@ -152,9 +182,7 @@ impl Arrived {
             self.frames.pop_front();
             delivered(length + std::mem::take(&mut self.written));
         }
-        if self.frames.capacity() > KEPT_SLOTS {
-            self.frames = VecDeque::new();
-        }
+        give_queue(std::mem::take(&mut self.frames));
     }
 
     /// Lets go of buffers that are mostly used by others.
@@ -165,5 +193,32 @@ impl Arrived {
             }
         }
         self.compact = self.frames.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_been_written_leaves_no_queue_behind_and_the_next_one_takes_that() {
+        let spares = || SPARE.with_borrow(Vec::len);
+        let (mut one, mut other) = (Arrived::default(), Arrived::default());
+        for arrived in [&mut one, &mut other] {
+            for round in 0..3 {
+                for length in [3, 5] {
+                    arrived.push(Payload::copy_from(&vec![7; length]));
+                }
+                assert!(arrived.frames.capacity() > 0);
+                assert_eq!(spares(), 0);
+                let mut delivered = Vec::new();
+                arrived.take(4, |length| delivered.push(length));
+                assert_eq!((arrived.bytes(), arrived.is_empty()), (4, false));
+                arrived.take(4, |length| delivered.push(length));
+                assert_eq!(delivered, [3, 5], "{round}");
+                assert!(arrived.is_empty() && arrived.frames.capacity() == 0);
+                assert_eq!(spares(), 1);
+            }
+        }
     }
 }
