@@ -18,6 +18,8 @@
 //! | [`report`] | the table, the ratios, the aims |
 //! | [`checks`] | an aim, and whether it is met |
 //! | [`round_trips`] | round trips, and what each process does for one |
+//! | [`streams`] | bulk transfer in short turns, and what each process does for a mebibyte |
+//! | [`scheduled`] | what the kernel's scheduler says of a process |
 //! | [`idle`] | what idle connections and workers cost |
 //! | [`stalls`] | what a connection that stalls costs those beside it |
 //! | [`cores`] | what a second core brings |
@@ -50,7 +52,9 @@ pub mod proxy;
 pub mod relay_scale;
 pub mod report;
 pub mod round_trips;
+pub mod scheduled;
 pub mod service;
 pub mod soak;
 pub mod stalls;
+pub mod streams;
 pub mod watchdog;

@@ -16,6 +16,7 @@ use portolan_tests::{process, wait};
 use serde::Serialize;
 
 use crate::checks::median;
+use crate::scheduled::Scheduled;
 use crate::service::{self, CHUNK, Service};
 
 /// A socket that does nothing for this long is broken.
@@ -246,6 +247,25 @@ fn cpu_of(processes: &[u32]) -> Duration {
     processes.iter().copied().map(process::cpu_time).sum()
 }
 
+/// What streams carried in a time, and what the path's processes did for it.
+pub(crate) struct Transfer {
+    pub(crate) bytes: f64,
+    pub(crate) time: Duration,
+    /// Of all processes together.
+    pub(crate) cpu: Duration,
+    pub(crate) scheduled: Vec<Scheduled>,
+}
+
+impl Transfer {
+    pub(crate) fn gbit_per_s(&self) -> f64 {
+        self.bytes * 8.0 / 1e9 / self.time.as_secs_f64()
+    }
+
+    pub(crate) fn cpu_s_per_gib(&self) -> f64 {
+        self.cpu.as_secs_f64() / (self.bytes / f64::from(1 << 30))
+    }
+}
+
 pub(crate) fn throughput(
     entry: SocketAddr,
     service: &Service,
@@ -254,6 +274,21 @@ pub(crate) fn throughput(
     streams: usize,
     plan: &Plan,
 ) -> Result<Throughput, Failure> {
+    let carried = transfer(entry, service, processes, direction, streams, plan)?;
+    Ok(Throughput {
+        gbit_per_s: carried.gbit_per_s(),
+        cpu_s_per_gib: (!processes.is_empty()).then(|| carried.cpu_s_per_gib()),
+    })
+}
+
+pub(crate) fn transfer(
+    entry: SocketAddr,
+    service: &Service,
+    processes: &[u32],
+    direction: Direction,
+    streams: usize,
+    plan: &Plan,
+) -> Result<Transfer, Failure> {
     let received = match direction {
         Direction::Up => service.received.clone(),
         Direction::Down => Arc::default(),
@@ -277,18 +312,19 @@ pub(crate) fn throughput(
             Direction::Down => receive(stream, &stop, &received, &broken),
         }));
     }
+    let now = || {
+        let scheduled: Vec<_> = processes.iter().copied().map(Scheduled::of).collect();
+        (
+            Instant::now(),
+            received.load(Ordering::Relaxed),
+            cpu_of(processes),
+            scheduled,
+        )
+    };
     thread::sleep(plan.warm_up);
-    let before = (
-        Instant::now(),
-        received.load(Ordering::Relaxed),
-        cpu_of(processes),
-    );
+    let before = now();
     thread::sleep(plan.window);
-    let after = (
-        Instant::now(),
-        received.load(Ordering::Relaxed),
-        cpu_of(processes),
-    );
+    let after = now();
     stop.store(true, Ordering::Relaxed);
     for socket in sockets {
         let _ = socket.shutdown(Shutdown::Both);
@@ -323,11 +359,12 @@ pub(crate) fn throughput(
     if bytes == 0.0 {
         return Err(Failure("no byte arrived".into()));
     }
-    let seconds = (after.0 - before.0).as_secs_f64();
-    let cpu = (after.2.saturating_sub(before.2)).as_secs_f64();
-    Ok(Throughput {
-        gbit_per_s: bytes * 8.0 / 1e9 / seconds,
-        cpu_s_per_gib: (!processes.is_empty()).then(|| cpu / (bytes / f64::from(1 << 30))),
+    let scheduled = after.3.into_iter().zip(before.3);
+    Ok(Transfer {
+        bytes,
+        time: after.0 - before.0,
+        cpu: after.2.saturating_sub(before.2),
+        scheduled: scheduled.map(|(after, before)| after.since(before)).collect(),
     })
 }
 

@@ -3,7 +3,6 @@
 //! A round trip is mostly waiting: for the kernel to wake a thread, and for that to find its memory in the caches. Beside the times
 //! stand therefore, for each process, its CPU time, how often it was given a core, and how long it waited for one.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path as FilePath;
@@ -13,6 +12,7 @@ use crate::checks::{Check, median};
 use crate::load::{self, Failure};
 use crate::paths::{self, Path, Portolan};
 use crate::report;
+use crate::scheduled::Scheduled;
 use crate::service::Service;
 
 /// Bytes of one request; as many come back.
@@ -38,41 +38,6 @@ impl Plan {
         rounds: 8,
         turn: Duration::from_millis(150),
     };
-}
-
-/// What the kernel's scheduler says of all threads of a process, since it began.
-#[derive(Debug, Clone, Copy, Default)]
-struct Scheduled {
-    running: Duration,
-    waiting: Duration,
-    turns: u64,
-}
-
-impl Scheduled {
-    fn of(process: u32) -> Self {
-        let mut sum = Self::default();
-        for thread in fs::read_dir(format!("/proc/{process}/task"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
-            let mut numbers = text.split_ascii_whitespace().map_while(|n| n.parse::<u64>().ok());
-            let mut next = || numbers.next().unwrap_or(0);
-            sum.running += Duration::from_nanos(next());
-            sum.waiting += Duration::from_nanos(next());
-            sum.turns += next();
-        }
-        sum
-    }
-
-    fn since(self, before: Self) -> Self {
-        Self {
-            running: self.running.saturating_sub(before.running),
-            waiting: self.waiting.saturating_sub(before.waiting),
-            turns: self.turns.saturating_sub(before.turns),
-        }
-    }
 }
 
 /// One turn of one path.

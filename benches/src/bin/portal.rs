@@ -16,7 +16,7 @@ use portolan_benches::paths::{self, Path, Portolan};
 use portolan_benches::report::{self, Row};
 use portolan_benches::service::{self, Service};
 use portolan_benches::{
-    chain, cleanup, cores, idle, interceptors, proxy, relay_scale, round_trips, soak, stalls,
+    chain, cleanup, cores, idle, interceptors, proxy, relay_scale, round_trips, soak, stalls, streams,
 };
 use serde::Serialize;
 
@@ -72,6 +72,12 @@ enum Command {
         /// Another build of the binary, to compare in the same run.
         #[arg(long, value_name = "FILE")]
         against: Option<PathBuf>,
+    },
+    /// Bulk transfer in short turns beside the copying proxies, and what each process does for a mebibyte.
+    Streams {
+        /// Other builds of the binary, to compare in the same run.
+        #[arg(long, value_name = "FILES", value_delimiter = ',')]
+        against: Vec<PathBuf>,
     },
     /// What two arbiters do in relation to one, and a portal striped over two connections to one over one.
     Cores,
@@ -209,6 +215,15 @@ fn run(arguments: &Arguments) -> Result<Vec<Check>, Failure> {
             };
             plan.rounds = arguments.rounds.unwrap_or(plan.rounds).max(1);
             round_trips::run(&binary, against.as_deref(), arguments.only.as_deref(), &plan)
+        }
+        Some(Command::Streams { against }) => {
+            let mut plan = if quick {
+                streams::Plan::QUICK
+            } else {
+                streams::Plan::DEFAULT
+            };
+            plan.rounds = arguments.rounds.unwrap_or(plan.rounds).max(1);
+            streams::run(&binary, against, arguments.only.as_deref(), &plan)
         }
         Some(Command::Cores) => {
             let mut plan = if quick {
