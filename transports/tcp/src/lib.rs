@@ -40,6 +40,7 @@
 //! | memory for a frame | what has arrived of it, twice | – |
 //! | messages that wait to be written | 256, 2 MiB | their senders wait |
 //! | the same, of what came over other connections | 32 MiB more, of 256 in the process | the other connection waits |
+//! | bytes that wait in the socket, for a peer on this host | 512 KiB | more waits in the node, as above |
 //! | time in which a peer takes no byte | [`TcpOptions::write_timeout`] | closed |
 //! | the same, while another connection waits for that | [`TcpOptions::hold_up_timeout`] | closed, logged and counted |
 //!
@@ -49,12 +50,14 @@
 //! * [`transport`]: listening, connecting, listing.
 //! * `connection`: the two workers of a connection.
 //! * `buffer`: receive buffers that are used again.
+//! * `socket`: what the kernel is told of a connection's socket.
 
 mod buffer;
 mod connection;
 pub mod frame;
 mod listener;
 mod options;
+mod socket;
 pub mod transport;
 
 pub use options::TcpOptions;

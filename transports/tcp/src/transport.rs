@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use dashmap::DashMap;
 use portolan_runtime::{Address, Flow, Node, Placement, Stage, WorkerOptions};
-use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -16,6 +15,7 @@ use tokio::time::timeout;
 use crate::connection::Shared;
 use crate::listener;
 use crate::options::TcpOptions;
+use crate::socket;
 
 /// Why there is no listener or no connection.
 #[derive(Debug, thiserror::Error)]
@@ -289,14 +289,7 @@ impl TcpTransport {
         placement: Placement,
         done: D,
     ) -> portolan_runtime::Result<TcpConnection> {
-        let keepalive = TcpKeepalive::new()
-            .with_time(self.options.keepalive)
-            .with_interval(self.options.keepalive / 3)
-            .with_retries(3);
-        let socket = SockRef::from(&stream);
-        // A socket without these options still works.
-        let _ = socket.set_tcp_nodelay(true);
-        let _ = socket.set_tcp_keepalive(&keepalive);
+        socket::prepare(&stream, &self.options);
         let shared = Shared::new(&self.node, spawner, peer, Arc::clone(&self.held_up));
         let connection = TcpConnection {
             shared: Arc::clone(&shared),
