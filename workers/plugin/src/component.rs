@@ -2,10 +2,14 @@
 
 use std::borrow::Cow;
 
+use wasmparser::{Parser, Payload};
 use wasmtime::component::Component;
+use wit_component::StringEncoding;
+use wit_parser::Resolve;
 
 use crate::PluginError;
 use crate::error::one_line;
+use crate::shape::{self, broken};
 
 /// The version of the interface that this node offers.
 pub const VERSION: &str = "0.1.0";
@@ -34,6 +38,13 @@ impl Kind {
             Self::Interceptor => "interceptor-handler",
         }
     }
+
+    fn world(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Interceptor => "interceptor",
+        }
+    }
 }
 
 impl std::fmt::Display for Kind {
@@ -45,7 +56,7 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// A component as it is; a core module that carries the type of its component, as `cargo build --target wasm32-unknown-unknown` with
+/// A component as it is; a core module that exports what one of the worlds does, as `cargo build --target wasm32-unknown-unknown` with
 /// `wit-bindgen` writes it, made into one.
 ///
 /// # Errors
@@ -81,17 +92,88 @@ fn from_module(module: &[u8]) -> Result<Vec<u8>, PluginError> {
              that `portolan plugin new` writes does"
         ))
     };
-    let has_type = module
-        .windows(b"component-type".len())
-        .any(|window| window == b"component-type");
-    if !has_type {
-        return Err(refuse("it does not say which interface it is for".into()));
+    // Its functions are read several times.
+    shape::look(module)?;
+    let (kind, version) =
+        exported(module)?.ok_or_else(|| refuse("it does not say which interface it is for".into()))?;
+    // What a module says of its type is not looked at: what reads that was made for files of friends, and goes round in circles for
+    // others. Its exports say for which world it was made, and of that we have the type ourselves.
+    let mut module = without_notes(module)?;
+    let mut attempt = || {
+        let mut resolve = Resolve::default();
+        let wit = crate::WIT.replace(&format!("@{VERSION};"), &format!("@{version};"));
+        let package = resolve.push_str("worker.wit", &wit)?;
+        let world = resolve.select_world(&[package], Some(kind.world()))?;
+        wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
+        wit_component::ComponentEncoder::default()
+            .validate(true)
+            .module(&module)?
+            .encode()
+    };
+    attempt().map_err(|error| refuse(one_line(&format!("{error:#}"), 1024)))
+}
+
+/// For which world a core module was made, and in which version, by the names of its exports.
+fn exported(module: &[u8]) -> Result<Option<(Kind, String)>, PluginError> {
+    let mut found: Option<(Kind, String)> = None;
+    for payload in Parser::new(0).parse_all(module) {
+        let Payload::ExportSection(exports) = payload.map_err(broken)? else {
+            continue;
+        };
+        for export in exports {
+            let name = export.map_err(broken)?.name;
+            let Some((interface, version)) = name
+                .strip_prefix(PACKAGE)
+                .and_then(|rest| rest.split_once('#')?.0.split_once('@'))
+            else {
+                continue;
+            };
+            for kind in [Kind::Worker, Kind::Interceptor] {
+                if interface != kind.interface() {
+                    continue;
+                }
+                check_version(version)?;
+                match &found {
+                    Some((known, _)) if *known != kind => return Err(both()),
+                    Some(_) => {}
+                    None => found = Some((kind, version.to_owned())),
+                }
+            }
+        }
     }
-    wit_component::ComponentEncoder::default()
-        .validate(true)
-        .module(module)
-        .and_then(|mut encoder| encoder.encode())
-        .map_err(|error| refuse(one_line(&format!("{error:#}"), 1024)))
+    Ok(found)
+}
+
+/// A core module without its custom sections, other than the names of its functions, which are shown when it traps.
+fn without_notes(module: &[u8]) -> Result<Vec<u8>, PluginError> {
+    let mut kept = Vec::with_capacity(module.len());
+    kept.extend_from_slice(&module[..8.min(module.len())]);
+    for payload in Parser::new(0).parse_all(module) {
+        let payload = payload.map_err(broken)?;
+        if let Payload::CustomSection(section) = &payload
+            && section.name() != "name"
+        {
+            continue;
+        }
+        let Some((id, range)) = payload.as_section() else {
+            continue;
+        };
+        kept.push(id);
+        let mut size = range.len();
+        while size >= 0x80 {
+            kept.push(size as u8 | 0x80);
+            size >>= 7;
+        }
+        kept.push(size as u8);
+        kept.extend_from_slice(module.get(range).unwrap_or_default());
+    }
+    Ok(kept)
+}
+
+fn both() -> PluginError {
+    PluginError::Interface(
+        "it exports both `handler` and `interceptor-handler`; make two plugins of it".into(),
+    )
 }
 
 /// Looks at what a component imports and exports.
@@ -133,9 +215,7 @@ pub(crate) fn classify(component: &Component) -> Result<(Kind, String), PluginEr
             "it exports neither `handler` (world `worker`) nor `interceptor-handler` (world `interceptor`)"
                 .into(),
         )),
-        _ => Err(PluginError::Interface(
-            "it exports both `handler` and `interceptor-handler`; make two plugins of it".into(),
-        )),
+        _ => Err(both()),
     }
 }
 

@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use wasmtime::component::Linker;
+use parking_lot::Mutex;
+use wasmtime::component::{Component, Linker};
 use wasmtime::{Cache, CacheConfig, Config};
 
 use crate::PluginError;
 use crate::component::Kind;
+use crate::error::one_line;
 use crate::host::{self, Host};
 
 /// How long a plugin computes before others on its thread have a turn.
@@ -26,6 +28,23 @@ const FIBER_STACK: usize = 1024 * 1024;
 
 /// Bytes that a plugin can hand over in one call of the host: the largest message.
 pub const MAX_HANDED_OVER: usize = 16 * 1024 * 1024;
+
+/// Instances with one memory that an engine has at a time, whatever the system has room for: each takes 4 GiB of the addresses of the
+/// process, of which there are 128 TiB.
+const MAX_MEMORIES: u64 = 16_384;
+
+/// Mappings of the process that an instance takes for each of its memories, and for its stack.
+const MAPPINGS: u64 = 6;
+
+/// Mappings that a process has where the system does not say: what Linux does by default.
+const USUAL_MAPPINGS: u64 = 65_530;
+
+/// How much further back than everything else compilers stand in the queue for a processor.
+#[cfg(target_os = "linux")]
+const COMPILER_NICENESS: i32 = 15;
+
+/// Stack of a thread that compiles.
+const COMPILER_STACK: usize = 8 * 1024 * 1024;
 
 /// How an [`Engine`] is made.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +66,9 @@ struct Inner {
     interceptors: Linker<Host>,
     clock: Arc<Clock>,
     cache: Option<Cache>,
+    rooms: Arc<Rooms>,
+    /// One compilation at a time: each takes memory, and all processors that nobody else wants.
+    compiling: Mutex<()>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -84,6 +106,8 @@ impl Engine {
                 interceptors,
                 clock,
                 cache,
+                rooms: Arc::new(Rooms::of_this_system()),
+                compiling: Mutex::default(),
             }),
         })
     }
@@ -94,6 +118,31 @@ impl Engine {
             .cache
             .as_ref()
             .map_or((0, 0), |cache| (cache.cache_hits(), cache.cache_misses()))
+    }
+
+    /// Compiles a component, or finds it in the cache. This blocks, for as long as it takes and as long as others are being compiled;
+    /// whatever else the process does goes before it.
+    pub(crate) fn compile(&self, binary: &[u8]) -> Result<Component, PluginError> {
+        let invalid = |text: String| PluginError::Invalid(one_line(&text, 512));
+        let _alone = self.inner.compiling.lock();
+        let threads = rayon::ThreadPoolBuilder::new()
+            .thread_name(|_| "portolan-compile".into())
+            .stack_size(COMPILER_STACK)
+            .start_handler(|_| give_way())
+            .build()
+            .map_err(|error| PluginError::Engine(format!("a thread cannot be started: {error}")))?;
+        threads
+            .install(|| Component::from_binary(&self.inner.engine, binary))
+            .map_err(|error| invalid(format!("{error:#}")))
+    }
+
+    /// Room for an instance with so many memories, until it is dropped.
+    ///
+    /// # Errors
+    /// [`PluginError::Engine`] if there are as many as the system has room for: one more could not be had, and with it no memory for
+    /// anything else of the process.
+    pub(crate) fn room(&self, memories: u64) -> Result<Room, PluginError> {
+        self.inner.rooms.take(memories)
     }
 
     pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
@@ -109,6 +158,63 @@ impl Engine {
 
     pub(crate) fn clock(&self) -> &Arc<Clock> {
         &self.inner.clock
+    }
+}
+
+/// Lets all other threads go before this one.
+fn give_way() {
+    // Where that cannot be had, it is no harm.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(COMPILER_NICENESS);
+}
+
+/// How many instances there are, and how many there may be.
+struct Rooms {
+    taken: AtomicU64,
+    most: u64,
+}
+
+impl Rooms {
+    fn of_this_system() -> Self {
+        let mappings = std::fs::read_to_string("/proc/sys/vm/max_map_count")
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(USUAL_MAPPINGS);
+        Self {
+            taken: AtomicU64::new(0),
+            // The other half is for all else that a process does.
+            most: (mappings / MAPPINGS / 2).min(MAX_MEMORIES),
+        }
+    }
+
+    fn take(self: &Arc<Self>, memories: u64) -> Result<Room, PluginError> {
+        let memories = memories.max(1);
+        let room = |taken: u64| Some(taken + memories).filter(|taken| *taken <= self.most);
+        self.taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
+            .map_err(|taken| {
+                PluginError::Engine(format!(
+                    "{taken} memories of plugins are in use, and {} is the most that this system has room for; raise \
+                     vm.max_map_count, or have fewer of them at a time",
+                    self.most
+                ))
+            })?;
+        Ok(Room {
+            rooms: Arc::clone(self),
+            memories,
+        })
+    }
+}
+
+/// Room for an instance.
+pub(crate) struct Room {
+    rooms: Arc<Rooms>,
+    memories: u64,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.rooms.taken.fetch_sub(self.memories, Ordering::Relaxed);
     }
 }
 
@@ -210,5 +316,36 @@ pub(crate) struct Ticking(Arc<Clock>);
 impl Drop for Ticking {
     fn drop(&mut self) {
         self.0.computing.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rooms_are_given_back_and_no_more_are_taken_than_there_are() {
+        let rooms = Arc::new(Rooms {
+            taken: AtomicU64::new(0),
+            most: 10,
+        });
+        let seven = rooms.take(7).unwrap_or_else(|error| panic!("{error}"));
+        let error = rooms.take(4).err().unwrap().to_string();
+        assert!(
+            error.contains("7 memories") && error.contains("10 is the most"),
+            "{error}"
+        );
+        // One without a memory takes its stack.
+        let others: Vec<_> = (0..3).map(|_| rooms.take(0)).collect();
+        assert!(others.iter().all(Result::is_ok));
+        assert!(rooms.take(1).is_err());
+        drop(seven);
+        assert!(rooms.take(7).is_ok());
+    }
+
+    #[test]
+    fn half_of_the_mappings_of_the_process_are_left() {
+        let rooms = Rooms::of_this_system();
+        assert!(rooms.most > 0 && rooms.most <= MAX_MEMORIES);
     }
 }

@@ -10,7 +10,7 @@ use wasmtime::Store;
 use wasmtime::component::{ComponentType, Instance, Lift, Lower, TypedFunc};
 
 use crate::component::Kind;
-use crate::engine::{Clock, MAX_HANDED_OVER, Ticking};
+use crate::engine::{Clock, MAX_HANDED_OVER, Room, Ticking};
 use crate::error::reason_of;
 use crate::host::Host;
 use crate::plugin::Exports;
@@ -150,6 +150,8 @@ pub(crate) struct Running<F> {
     pub(crate) functions: F,
     clock: Arc<Clock>,
     ticking: Option<Ticking>,
+    // After the store, so that it is given back when that is gone.
+    _room: Room,
 }
 
 /// How to find the functions of an instance.
@@ -165,6 +167,7 @@ impl<F> Running<F> {
         meanwhile: impl FnMut(&mut std::task::Context<'_>, Duration) -> bool,
     ) -> Result<Self, PluginError> {
         let engine = plugin.engine();
+        let room = plugin.room()?;
         let mut store = Store::new(engine.wasmtime(), host);
         store.limiter(|host| &mut host.meter);
         store.set_hostcall_fuel(MAX_HANDED_OVER);
@@ -181,6 +184,7 @@ impl<F> Running<F> {
             functions,
             clock,
             ticking: Some(ticking),
+            _room: room,
         })
     }
 

@@ -58,6 +58,7 @@ mod log;
 mod memory;
 mod plugin;
 mod rights;
+mod shape;
 mod status;
 mod storage;
 mod turn;

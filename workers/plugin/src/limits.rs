@@ -72,7 +72,7 @@ pub const MAX_LOG_TEXT: usize = 4096;
 /// Most random bytes of one call.
 pub const MAX_RANDOM: u32 = 64 * 1024;
 
-/// Core instances, memories and tables in one component: a component that a tool has made has a handful.
+/// Core instances and tables of one instance: a plugin with an engine and its libraries has some 40.
 const MAX_INSTANCES: usize = 64;
 
 /// Counts what an instance holds, and refuses what is too much.
@@ -143,7 +143,16 @@ impl Drop for Meter {
 }
 
 impl ResourceLimiter for Meter {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        most: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        // It will not be: what its module allows itself is less.
+        if most.is_some_and(|most| desired > most) {
+            return Ok(false);
+        }
         let wanted = self.memory.saturating_add(desired.saturating_sub(current));
         if wanted > self.memory_limit {
             self.refused = Some(format!(
@@ -159,7 +168,15 @@ impl ResourceLimiter for Meter {
         Ok(true)
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        most: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if most.is_some_and(|most| desired > most) {
+            return Ok(false);
+        }
         let wanted = self.tables.saturating_add(desired.saturating_sub(current));
         if wanted > self.table_limit {
             self.refused = Some(format!(
@@ -184,6 +201,6 @@ impl ResourceLimiter for Meter {
     }
 
     fn memories(&self) -> usize {
-        MAX_INSTANCES
+        crate::shape::MAX_MEMORIES as usize
     }
 }

@@ -9,13 +9,13 @@ use wasmtime::component::{Component, ComponentExportIndex, ComponentType, Instan
 
 use crate::component::{self, Kind, MAX_FILE};
 use crate::digest::Digest;
-use crate::engine::Engine;
+use crate::engine::{Engine, Room};
 use crate::error::{one_line, reason_of};
 use crate::host::{Host, said};
 use crate::limits::{Limits, Meter};
 use crate::log::Log;
 use crate::rights::{MAX_RIGHTS, Rights};
-use crate::{PluginError, instance};
+use crate::{PluginError, instance, shape};
 
 /// How long a plugin may take to say what it is.
 const DESCRIBE_TIME: Duration = Duration::from_secs(5);
@@ -61,6 +61,7 @@ struct Inner {
     digest: Digest,
     pre: InstancePre<Host>,
     exports: Exports,
+    memories: u64,
 }
 
 /// The four functions of a plugin beside `describe`: `start`, `handle`, `on-timer` and `stop`, or `open`, `data`, `end` and `close`.
@@ -93,16 +94,14 @@ impl Plugin {
     /// If it is no plugin for this node, or fails when it is asked.
     pub fn load(engine: &Engine, bytes: &[u8]) -> Result<Self, PluginError> {
         let digest = Digest::of(bytes);
-        let binary = component::componentize(bytes)?;
-        let component = Component::from_binary(engine.wasmtime(), &binary)
-            .map_err(|error| PluginError::Invalid(one_line(&format!("{error:#}"), 512)))?;
+        let (component, memories) = compile(engine, bytes)?;
         let (kind, version) = component::classify(&component)?;
         let exports = Exports::find(&component, kind, &version)?;
         let pre = engine
             .linker(kind)
             .instantiate_pre(&component)
             .map_err(|error| PluginError::Interface(one_line(&format!("{error:#}"), 512)))?;
-        let info = describe(engine, kind, &pre, &exports)?;
+        let info = describe(engine, kind, &pre, &exports, memories)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 engine: engine.clone(),
@@ -112,6 +111,7 @@ impl Plugin {
                 digest,
                 pre,
                 exports,
+                memories,
             }),
         })
     }
@@ -174,6 +174,11 @@ impl Plugin {
         &self.inner.pre
     }
 
+    /// Room for one instance of it.
+    pub(crate) fn room(&self) -> Result<Room, PluginError> {
+        self.inner.engine.room(self.inner.memories)
+    }
+
     pub(crate) fn exports(&self) -> &Exports {
         &self.inner.exports
     }
@@ -210,13 +215,27 @@ impl Exports {
     }
 }
 
+/// Makes a component of what a file holds, and compiles it: gives it and the number of its memories.
+fn compile(engine: &Engine, bytes: &[u8]) -> Result<(Component, u64), PluginError> {
+    // What takes files apart here was made for files of friends: if it gives up on one, that is the file's fault.
+    let attempt = || {
+        let binary = component::componentize(bytes)?;
+        let shape = shape::look(&binary)?;
+        Ok((engine.compile(&binary)?, shape.memories))
+    };
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(attempt))
+        .unwrap_or_else(|_| Err(PluginError::Invalid("the compiler gave up on it".into())))
+}
+
 /// Asks a plugin what it is, in an instance made for the question.
 fn describe(
     engine: &Engine,
     kind: Kind,
     pre: &InstancePre<Host>,
     exports: &Exports,
+    memories: u64,
 ) -> Result<Info, PluginError> {
+    let _room = engine.room(memories)?;
     let limits = Limits::default();
     let log = Arc::new(Log::new("(new)".into(), "describe".into(), limits.log_lines));
     let host = Host::new(Meter::new(&limits), log, None);
