@@ -123,7 +123,14 @@ pub(crate) fn reason_of(error: &wasmtime::Error) -> String {
     text
 }
 
-/// A text of a plugin's as it may stand in a log: without control characters, cut at `limit` bytes.
+/// Whether a character does something to a text instead of standing in it: moves the cursor, turns the direction, cannot be seen.
+pub(crate) fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        || matches!(c, '\u{e0000}'..='\u{e007f}')
+}
+
+/// A text of a plugin's as it may stand in a log: without characters that do something to it, cut at `limit` bytes.
 pub(crate) fn one_line(text: &str, limit: usize) -> String {
     let mut line = String::with_capacity(text.len().min(limit));
     for c in text.chars() {
@@ -131,11 +138,27 @@ pub(crate) fn one_line(text: &str, limit: usize) -> String {
             line.push('…');
             break;
         }
-        if c.is_control() {
+        if is_unseen(c) {
             line.extend(c.escape_default());
         } else {
             line.push(c);
         }
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_stays_one_line_that_reads_as_it_is() {
+        assert_eq!(one_line("a\nb\u{1b}[2K", 99), "a\\nb\\u{1b}[2K");
+        assert_eq!(
+            one_line("send:\u{202e}tidua\u{200b}", 99),
+            "send:\\u{202e}tidua\\u{200b}"
+        );
+        assert_eq!(one_line("ümläut ✓ 日本", 99), "ümläut ✓ 日本");
+        assert_eq!(one_line("abcdef", 3), "abc…");
+    }
 }

@@ -1,6 +1,7 @@
 //! What a plugin can ask of the node: the imports of both worlds.
 
 use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,6 +13,7 @@ use wasmtime::component::{ComponentType, Linker, Lower, WasmList, WasmStr};
 use wasmtime::{Error, StoreContextMut, bail};
 
 use crate::address;
+use crate::engine::MAX_HANDED_OVER;
 use crate::error::one_line;
 use crate::limits::{Limits, MAX_RANDOM, Meter};
 use crate::log::{Level, Log};
@@ -25,7 +27,7 @@ pub trait PeerAttributes: Send + Sync + 'static {
     fn attributes_of(&self, peer: &PeerIdentifier) -> Vec<(String, String)>;
 }
 
-/// Senders that can be answered: the first hops of the last return routes.
+/// Messages that can be answered: so many different return routes, the last ones.
 const ANSWERABLE: usize = 1024;
 
 /// What belongs to one instance on the host's side.
@@ -78,6 +80,8 @@ pub(crate) struct Duties {
     timers: Vec<(Instant, u32)>,
     /// Whether the message in hand can still be sent on.
     pub(crate) can_pass_on: bool,
+    /// Bytes of messages that were sent since the first one found no room.
+    unsent: usize,
 }
 
 impl Duties {
@@ -88,6 +92,7 @@ impl Duties {
             max_timers: limits.timers,
             timers: Vec::new(),
             can_pass_on: false,
+            unsent: 0,
         }
     }
 
@@ -128,12 +133,12 @@ impl Duties {
 
     /// Sends a message, if the plugin may.
     fn deliver(&mut self, log: &Log, message: Message) -> Result<(), SendError> {
-        let counters = &self.around.shared.counters;
         let sent = match message.onward.next() {
             None => Err(SendError::InvalidRoute("the route is empty".into())),
-            Some(first) => self.check(first),
+            Some(first) => self.check(first, &message.onward),
         }
-        .and_then(|()| self.around.ctx.lock().forward(message).map_err(SendError::from));
+        .and_then(|()| self.hand_over(message));
+        let counters = &self.around.shared.counters;
         match &sent {
             Ok(()) => counters.sent.add(1),
             Err(error) => {
@@ -150,8 +155,28 @@ impl Duties {
         sent
     }
 
-    fn check(&self, first: &Address) -> Result<(), SendError> {
-        let is_answer = self.around.answerable.lock().contains(first);
+    /// Gives a message to the node. One call can send many and large ones, faster than anybody takes them: what finds no room
+    /// is bounded in bytes too.
+    fn hand_over(&mut self, message: Message) -> Result<(), SendError> {
+        let mut ctx = self.around.ctx.lock();
+        let size = message.payload.len();
+        if !ctx.has_unsent() {
+            self.unsent = 0;
+        } else if self.unsent.saturating_add(size) > MAX_HANDED_OVER {
+            return Err(SendError::Overloaded(format!(
+                "{} bytes wait to be taken already, and {MAX_HANDED_OVER} is the limit",
+                self.unsent
+            )));
+        }
+        ctx.forward(message)?;
+        if ctx.has_unsent() {
+            self.unsent += size;
+        }
+        Ok(())
+    }
+
+    fn check(&self, first: &Address, route: &Route) -> Result<(), SendError> {
+        let is_answer = self.around.answerable.lock().contains(route);
         if is_answer && self.rights.contains(&Right::Reply) || self.rights.may_send(first) {
             return Ok(());
         }
@@ -160,12 +185,11 @@ impl Duties {
         Err(SendError::MissingRight(if is_answer {
             Right::Reply.to_string()
         } else {
-            format!(
-                "send:{}",
-                text.strip_prefix("0#")
-                    .filter(|name| !name.contains('#'))
-                    .unwrap_or(&text)
-            )
+            let text = text
+                .strip_prefix("0#")
+                .filter(|name| !name.contains('#'))
+                .unwrap_or(&text);
+            format!("send:{}", one_line(text, 256))
         }))
     }
 
@@ -178,22 +202,30 @@ impl Duties {
     }
 }
 
-/// Who can be answered.
+/// What can be answered: the return routes, whole, of the last messages. The first hop alone would not do: behind it may be everybody
+/// at the other end of a channel, to whom the node's word counts.
 #[derive(Default)]
 pub(crate) struct Answerable {
-    last: Option<Address>,
-    known: HashSet<Address>,
-    order: VecDeque<Address>,
+    /// Routes as numbers, which nobody outside can choose.
+    key: RandomState,
+    last: Option<u64>,
+    known: HashSet<u64>,
+    order: VecDeque<u64>,
 }
 
 impl Answerable {
-    pub(crate) fn note(&mut self, first: &Address) {
-        if self.last.as_ref() == Some(first) {
+    fn number(&self, route: &Route) -> u64 {
+        self.key.hash_one(route)
+    }
+
+    pub(crate) fn note(&mut self, route: &Route) {
+        let number = self.number(route);
+        if self.last == Some(number) {
             return;
         }
-        self.last = Some(first.clone());
-        if self.known.insert(first.clone()) {
-            self.order.push_back(first.clone());
+        self.last = Some(number);
+        if self.known.insert(number) {
+            self.order.push_back(number);
             if self.order.len() > ANSWERABLE
                 && let Some(oldest) = self.order.pop_front()
             {
@@ -202,8 +234,9 @@ impl Answerable {
         }
     }
 
-    fn contains(&self, first: &Address) -> bool {
-        self.last.as_ref() == Some(first) || self.known.contains(first)
+    fn contains(&self, route: &Route) -> bool {
+        let number = self.number(route);
+        self.last == Some(number) || self.known.contains(&number)
     }
 }
 

@@ -127,6 +127,7 @@ impl Log {
     /// A line about the plugin, which counts as one of its own: it can cause as many as it likes.
     pub(crate) fn about(&self, text: std::fmt::Arguments<'_>) {
         if self.admit() {
+            let text = crate::error::one_line(&text.to_string(), crate::limits::MAX_LOG_TEXT);
             tracing::warn!(plugin = %self.whose, at = %self.at, "{text}");
         }
     }

@@ -9,9 +9,13 @@ use portolan_runtime::{AccessRule, Address, Delivery};
 
 use crate::PluginError;
 use crate::address;
+use crate::error::is_unseen;
 
 /// Rights that one plugin may ask for.
 pub(crate) const MAX_RIGHTS: usize = 64;
+
+/// Longest address in a right, in bytes.
+const MAX_RIGHT: usize = 256;
 
 /// One right. The text form is the same everywhere: in what a plugin says of itself, on the command line, in the log.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,7 +94,9 @@ impl FromStr for Right {
                     Some(name) => (name, true),
                     None => (target, false),
                 };
-                if target.is_empty() || name.contains('*') {
+                // The owner decides by what he reads.
+                let is_plain = name.len() <= MAX_RIGHT && !name.chars().any(is_unseen);
+                if target.is_empty() || name.contains('*') || !is_plain {
                     return Err(wrong());
                 }
                 let address = address::parse(name).map_err(|_| wrong())?;
@@ -221,6 +227,10 @@ mod tests {
             "from:everybody",
             "send:x#y",
             "Reply",
+            "send:a\nb",
+            "send:a\u{1b}[1A\u{1b}[2Kb",
+            "send:\u{202e}tidua",
+            &format!("send:{}", "a".repeat(257)),
         ] {
             assert!(wrong.parse::<Right>().is_err(), "{wrong}");
         }

@@ -99,7 +99,12 @@ impl Bounded {
                 value.len()
             ));
         }
-        let before = self.entries.get(key).map(|value| key.len() + value.len());
+        let known = self.entries.get(key);
+        // Written for nothing, it would only wear the disk.
+        if known.is_some_and(|known| known == value) {
+            return Ok(());
+        }
+        let before = known.map(|value| key.len() + value.len());
         if before.is_none() && self.entries.len() >= self.max_keys {
             return Err(format!(
                 "there are {} keys already, which is the limit",

@@ -8,13 +8,14 @@ use std::task::{Context as Waking, Poll};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use portolan_runtime::{Capacity, Context, Envelope, Message, Payload, PeerIdentifier, Route};
+use portolan_runtime::{Capacity, Context, Envelope, Message, PeerIdentifier, Route};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::address;
+use crate::error::one_line;
 use crate::host::{Answerable, Duties, Host, Surroundings, said};
 use crate::instance::{self, Answer, Running, WorkerFunctions};
-use crate::limits::{Limits, Meter};
+use crate::limits::{Limits, MAX_LOG_TEXT, Meter};
 use crate::rights::Rights;
 use crate::status::{Shared, State};
 use crate::storage::Bounded;
@@ -127,6 +128,8 @@ struct Turn {
     running: Option<Running<WorkerFunctions>>,
     commands: mpsc::Receiver<Replacement>,
     handled_in_turn: u32,
+    /// After a timer a message has its turn: a plugin whose timers are always due holds up nobody who sends to it.
+    timer_was_last: bool,
     began: Instant,
     failures: u32,
     /// Used again for each message.
@@ -180,6 +183,7 @@ pub(crate) async fn run(
         running: None,
         commands,
         handled_in_turn: 0,
+        timer_was_last: false,
         began: Instant::now(),
         failures: 0,
         onward: Vec::new(),
@@ -276,12 +280,16 @@ impl Turn {
             .as_ref()
             .and_then(|running| running.store.data().duties.as_ref()?.next_timer());
         let is_due = timer.is_some_and(|timer| timer <= Instant::now());
-        if !is_due && self.handled_in_turn < TURN && !self.inbox.ctx.lock().is_stopping() {
-            if let Some(envelope) = self.inbox.take() {
-                self.handled_in_turn += 1;
-                return Event::Message(envelope);
-            }
-        } else {
+        let is_over = self.handled_in_turn >= TURN || self.inbox.ctx.lock().is_stopping();
+        if !is_over
+            && (!is_due || self.timer_was_last)
+            && let Some(envelope) = self.inbox.take()
+        {
+            self.handled_in_turn += 1;
+            self.timer_was_last = false;
+            return Event::Message(envelope);
+        }
+        if is_due || is_over {
             tokio::task::yield_now().await;
         }
         self.handled_in_turn = 0;
@@ -303,6 +311,7 @@ impl Turn {
                     .as_mut()
                     .and_then(|running| running.store.data_mut().duties.as_mut());
                 if let Some(token) = duties.and_then(|duties| duties.due_timer(Instant::now())) {
+                    self.timer_was_last = true;
                     return Poll::Ready(Event::Timer(token));
                 }
                 // It was for the log: its line is written where the next thing is awaited.
@@ -337,9 +346,7 @@ impl Turn {
         let Some(running) = &mut self.running else {
             return Ok(());
         };
-        if let Some(first) = message.back.next() {
-            self.around.answerable.lock().note(first);
-        }
+        self.around.answerable.lock().note(&message.back);
         let peer = message.peer().map(|peer| peer.identifier);
         if let Some(peer) = peer
             && self.peer.as_ref().is_none_or(|(known, _)| *known != peer)
@@ -372,7 +379,8 @@ impl Turn {
         if let Some(duties) = &mut running.store.data_mut().duties {
             duties.can_pass_on = false;
         }
-        self.around.in_hand.write().payload = Payload::new();
+        // Whose peer it was is over too.
+        *self.around.in_hand.write() = Message::default();
         self.settle(answer).await
     }
 
@@ -453,7 +461,7 @@ impl Turn {
     fn note(&self, text: &str) {
         let shared = &self.around.shared;
         shared.log.about(format_args!("{text}"));
-        shared.set_error(text);
+        shared.set_error(&one_line(text, MAX_LOG_TEXT));
     }
 
     /// Starts a new instance after a while, again and again. `false` when the worker is to stop.

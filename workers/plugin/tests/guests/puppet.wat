@@ -111,6 +111,21 @@
           (call $send (i32.const 4096) (i32.const 1) (i32.const 2192) (i32.const 2) (i32.const 3072))
           (local.set $i (i32.add (local.get $i) (i32.const 1)))
           (br_if $burst (i32.lt_u (local.get $i) (i32.const 2000))))))
+    ;; B: 64 messages of a megabyte to the address that follows; without an answer
+    (if (i32.eq (local.get $do) (i32.const 0x42))
+      (then
+        (drop (memory.grow (i32.const 16)))
+        (i32.store (i32.const 4096) (local.get $rest))
+        (i32.store (i32.const 4100) (local.get $rest_len))
+        (loop $large
+          (call $send (i32.const 4096) (i32.const 1) (i32.const 0) (i32.const 1048576) (i32.const 3072))
+          (local.set $i (i32.add (local.get $i) (i32.const 1)))
+          (br_if $large (i32.lt_u (local.get $i) (i32.const 64))))))
+    ;; z: timers that are due again at once, for ever
+    (if (i32.eq (local.get $do) (i32.const 0x7a))
+      (then
+        (call $timer (i32.const 99) (i32.const 0) (i32.const 3072))
+        (call $report (i32.const 3076))))
     ;; p: pass on, twice, and say how the second went
     (if (i32.eq (local.get $do) (i32.const 0x70))
       (then
@@ -180,6 +195,10 @@
     (i32.const 2048))
 
   (func (export "portolan:worker/handler@0.1.0#on-timer") (param $token i32) (result i32)
+    (if (i32.eq (local.get $token) (i32.const 99))
+      (then
+        (call $timer (i32.const 99) (i32.const 0) (i32.const 3072))
+        (return (i32.const 2048))))
     (if (i32.eq (local.get $token) (i32.const 7))
       (then
         (i32.store (i32.const 4096) (i32.const 2160))
