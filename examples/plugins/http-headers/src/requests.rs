@@ -8,6 +8,9 @@ pub const MAX_HEAD: usize = 64 * 1024;
 /// The longest line before a chunk: its size, and extensions that nobody uses.
 const MAX_CHUNK_LINE: usize = 256;
 
+/// Some servers take it for a line end, and some do not.
+const ALONE: &str = "a line ends with a line feed or a carriage return alone";
+
 /// What comes next in the stream.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Expect {
@@ -171,6 +174,10 @@ impl Requests {
         while let Some((byte, rest)) = bytes.split_first() {
             *bytes = rest;
             self.held.push(*byte);
+            if *byte == b'\n' && !self.held.ends_with(b"\r\n") {
+                // At once: whoever sends no carriage returns would wait for an answer for ever.
+                return Err(ALONE.to_owned());
+            }
             if self.held.ends_with(end) {
                 return Ok(Some(std::mem::take(&mut self.held)));
             }
@@ -305,7 +312,7 @@ fn lines(block: &[u8]) -> Result<impl Iterator<Item = &[u8]>, String> {
         _ => false,
     });
     if bare {
-        return Err("a line ends with a line feed or a carriage return alone".to_owned());
+        return Err(ALONE.to_owned());
     }
     let block = block.strip_suffix(b"\r\n").unwrap_or(block);
     Ok(block

@@ -108,6 +108,18 @@ fn no_request_turns_the_connection_into_something_else() {
 }
 
 #[test]
+fn a_client_that_sends_line_feeds_alone_is_refused_with_the_first_and_does_not_wait() {
+    let mut requests = requests();
+    assert!(
+        requests
+            .take(b"GET / HTTP/1.1\n")
+            .unwrap_err()
+            .contains("line feed")
+    );
+    assert!(whole("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\n").is_err());
+}
+
+#[test]
 fn bodies_go_on_uncopied_while_they_last() {
     let mut requests = requests();
     assert!(!requests.skip(10), "a head is not skipped");
