@@ -27,7 +27,8 @@ export const handler = {
     try {
       send(message.returnRoute, message.body);
     } catch (error) {
-      throw `no answer was sent: ${JSON.stringify(error.payload)}`;
+      // The words of an exception that is no text would be lost.
+      throw error.payload ? `no answer was sent: ${JSON.stringify(error.payload)}` : `${error}`;
     }
   },
 

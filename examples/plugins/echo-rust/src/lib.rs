@@ -22,6 +22,8 @@ impl Guest for Plugin {
     /// An error refuses the configuration, and the worker is not started.
     fn start(config: String) -> Result<(), String> {
         check(&config)?;
+        // What a panic says would be lost with the instance.
+        std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string())));
         log(Level::Info, &format!("ready at {}", node::own_address()));
         Ok(())
     }

@@ -131,7 +131,7 @@ fn write(name: &str, language: Language, folder: &Path) -> Result<()> {
     check_name(name)?;
     fs::create_dir(folder).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Error::exists(format!("{} is there already", folder.display()))
-            .hint("remove it, or name another one with --folder"),
+            .hint("name another one with --folder, or remove it if nobody needs it"),
         _ => Error::failed(format!("the folder {} cannot be made: {error}", folder.display())),
     })?;
     let written = language.files().iter().try_for_each(|(file, text)| {
