@@ -807,6 +807,9 @@ pub struct PluginStatus {
     pub verdict: PluginVerdict,
     /// Addresses of the workers that run it.
     pub workers: Vec<String>,
+    /// The portals that it intercepts: `inlet NAME`, `outlet NAME`.
+    #[serde(default)]
+    pub intercepts: Vec<String>,
 }
 
 /// A worker type: what can be started by name.

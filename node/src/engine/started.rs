@@ -271,9 +271,15 @@ impl Running {
         } else if !request.grant.is_empty() {
             return Err(Error::invalid("rights are granted to plugins only"));
         } else {
-            self.started_workers
-                .types
-                .known(&request.kind)?
+            let kind = &request.kind;
+            let known = self.started_workers.types.known(kind);
+            known
+                .map_err(|error| match self.known_plugin(kind) {
+                    Ok(_) => error.hint(format!(
+                        "a plugin is called so: portolan worker start --plugin {kind}"
+                    )),
+                    Err(_) => error,
+                })?
                 .check(&request.config)?;
         }
         let address = request.address.unwrap_or_else(|| request.kind.clone());

@@ -55,7 +55,7 @@ impl Given {
             kind,
         };
         match url(text) {
-            _ if is_file(text) => of(GivenKind::File, text),
+            _ if is_file(text) || !may_be_a_map(text) => of(GivenKind::File, text),
             Some(url) => of(GivenKind::Url, &url),
             None => of(GivenKind::Inline, text),
         }
@@ -76,6 +76,11 @@ fn environment(name: &str) -> Option<String> {
 /// A file, or something else that can be read like one, as `<(…)` of a shell.
 fn is_file(text: &str) -> bool {
     text.len() < 4096 && !text.contains('\n') && std::fs::metadata(text).is_ok_and(|found| !found.is_dir())
+}
+
+/// What has no key cannot be a configuration: then it is a path, of a file that is not there or not a file.
+fn may_be_a_map(text: &str) -> bool {
+    text.contains([':', '{', '\n'])
 }
 
 fn file(path: &str) -> Result<String> {
@@ -183,6 +188,10 @@ mod tests {
         assert_eq!(given("n1").unwrap().name(), Some("n1"));
         assert_eq!(given("/node/n1").unwrap().name(), Some("n1"));
         assert!(given("./no.yaml").unwrap_err().contains("no file `./no.yaml`"));
+        for path in ["no.yaml", folder.path().to_str().unwrap()] {
+            assert_eq!(Given::flag(path).kind, GivenKind::File, "{path}");
+        }
+        assert_eq!(Given::flag("name: a").kind, GivenKind::Inline);
         for (text, url) in [
             ("https://a.example/c.yaml", "https://a.example/c.yaml"),
             ("http://a.example/c.yaml", "http://a.example/c.yaml"),

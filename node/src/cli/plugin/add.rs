@@ -130,9 +130,12 @@ impl Add {
             status.plugin.name
         ));
         if !status.not_granted.is_empty() {
+            // What is granted in this way is all that it has.
+            let all = status.plugin.rights.iter().chain(&status.not_granted);
+            let all: String = all.map(|right| format!(" --grant '{right}'")).collect();
             context.terminal.note(format!(
-                "It asks for rights that it does not have: {}. To grant them, add it again with --replace and --grant-all, or --grant RIGHT \
-                 for each that it shall have.",
+                "It asks for rights that it does not have: {}. To grant them, add it again with --replace and --grant-all, or with those of \
+                 these that it shall have:{all}",
                 status.not_granted.join(", ")
             ));
         }

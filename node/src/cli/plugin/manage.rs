@@ -56,7 +56,11 @@ pub(super) fn card_of(status: &PluginStatus, node: &str) -> String {
                 format!("{}; else the usual ones", said.join(", "))
             },
         ),
-        ("Run by", list(&status.workers)),
+        if plugin.kind == "interceptor" {
+            ("Intercepts", list(&status.intercepts))
+        } else {
+            ("Run by", list(&status.workers))
+        },
     ])
 }
 

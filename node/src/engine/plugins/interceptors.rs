@@ -167,18 +167,35 @@ impl Running {
 
     /// An error if a plugin stands before a portal: it cannot be removed, or become another kind of plugin.
     pub(super) fn is_before_no_portal(&self, name: &str) -> Result<()> {
-        let uses = |by: &Option<InterceptedBy>| by.as_ref().is_some_and(|by| by.name == name);
-        let inlet = self.inlets().into_iter().find(|inlet| uses(&inlet.intercept));
-        let outlet = self.outlets().into_iter().find(|outlet| uses(&outlet.intercept));
-        let (portal, kind) = match (inlet, outlet) {
-            (Some(inlet), _) => (inlet.alias, "inlet"),
-            (None, Some(outlet)) => (outlet.address, "outlet"),
-            (None, None) => return Ok(()),
-        };
-        Err(
-            Error::exists(format!("the plugin `{name}` intercepts the {kind} `{portal}`"))
-                .hint(format!("delete it first: portolan tcp-{kind} delete {portal}")),
-        )
+        match self.portals_of(name).next() {
+            Some((kind, portal)) => Err(Error::exists(format!(
+                "the plugin `{name}` intercepts the {kind} `{portal}`"
+            ))
+            .hint(format!("delete it first: portolan tcp-{kind} delete {portal}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The portals that a plugin intercepts, for people.
+    pub(super) fn intercepted_by(&self, name: &str) -> Vec<String> {
+        let portals = self.portals_of(name);
+        portals.map(|(kind, portal)| format!("{kind} {portal}")).collect()
+    }
+
+    /// Of which kind, and by which name.
+    fn portals_of(&self, name: &str) -> impl Iterator<Item = (&'static str, String)> {
+        let uses = move |by: &Option<InterceptedBy>| by.as_ref().is_some_and(|by| by.name == name);
+        let inlets = self
+            .inlets()
+            .into_iter()
+            .filter(move |inlet| uses(&inlet.intercept));
+        let outlets = self
+            .outlets()
+            .into_iter()
+            .filter(move |outlet| uses(&outlet.intercept));
+        inlets
+            .map(|inlet| ("inlet", inlet.alias))
+            .chain(outlets.map(|outlet| ("outlet", outlet.address)))
     }
 
     /// New connections get the new version of a plugin; open ones keep theirs.

@@ -363,6 +363,7 @@ impl Running {
             not_granted: texts(&wanted.without(&granted)),
             verdict: file,
             workers: self.users_of_plugin(&spec.name),
+            intercepts: self.intercepted_by(&spec.name),
             plugin: spec.clone(),
         }
     }
