@@ -154,6 +154,11 @@ fn what_is_no_plugin_is_refused_with_what_to_do() {
         exit::INVALID_ARGUMENT,
         &["no WebAssembly component"],
     );
+    fails(
+        &owner.home.run(["plugin", "add", "/dev/zero", "--name", "puppet"]),
+        exit::INVALID_ARGUMENT,
+        &["/dev/zero", "no regular file"],
+    );
     let older = support::PUPPET.replace("@0.1.0", "@0.0.9");
     let wit = portolan_plugin::WIT.replace("@0.1.0", "@0.0.9");
     owner.file("puppet.wasm", &support::module(&older, &wit, "worker"));

@@ -8,8 +8,8 @@ use crate::options::TcpOptions;
 
 /// Bytes that may wait in the socket of a connection within this host, where no time on a wire has to be filled. Without a bound the
 /// kernel lets it grow to several MiB, and what has waited there is in no cache any more when it is read. Chosen by measurement (see
-/// `docs/performance.md`): a tenth more throughput through a relay than without a bound, for a tenth less CPU time; 256 KiB and 1 MiB did no
-/// better. The kernel reserves twice as much, for its own structures, and may allow less.
+/// `docs/performance.md`): a tenth more throughput through a relay than without a bound, for a tenth less CPU time; 256 KiB and 1 MiB
+/// differed from it by less than the noise. The kernel reserves twice as much, for its own structures, and may allow less.
 const SEND_BUFFER_WITHIN_HOST: usize = 512 * 1024;
 
 /// Sets the options of a socket. One without them still works, so that nothing is said when they cannot be set.

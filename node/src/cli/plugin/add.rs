@@ -92,6 +92,10 @@ impl Add {
             ))
         };
         let path = self.file.canonicalize().map_err(|error| fail(&error))?;
+        // Who opens a pipe that nobody writes to waits for ever.
+        if !path.is_file() {
+            return Err(fail(&"it is no regular file"));
+        }
         std::fs::File::open(&path).map_err(|error| fail(&error))?;
         path.into_os_string()
             .into_string()

@@ -17,6 +17,10 @@ pub(super) fn folder(node: &Path) -> PathBuf {
 }
 
 fn bytes_of(path: &Path) -> std::io::Result<Vec<u8>> {
+    // Who opens a pipe that nobody writes to waits for ever.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is no regular file"));
+    }
     let mut bytes = Vec::new();
     File::open(path)?
         .take(MAX_FILE as u64 + 1)
