@@ -24,7 +24,7 @@
 //! |---|---|---|
 //! | one piece of input | [`CHUNK`](portolan_runtime::payload::CHUNK), or a message of the other end | – |
 //! | pieces in each direction that are worked on elsewhere ([`remote`]) | 3 | no more input is given |
-//! | all that is held in the connections of a node | its [`WindowMemory`](crate::WindowMemory) | whoever holds something takes no more; at last connections are ended |
+//! | all that is held in the connections of a node | its [`WindowMemory`] | whoever holds something takes no more; at last connections are ended |
 //! | output that waits for an application | [`HELD`] and the output of one piece | no more input is given |
 //! | output of a [`Filter`] for one piece | [`MAX_OUTPUT`] and the piece's own length | the connection is ended |
 //! | time without an answer of an interceptor | [`ANSWER_WITHIN`], a setting | the connection is ended |
