@@ -406,7 +406,8 @@ mod tests {
     #[test]
     fn what_ends_in_the_middle_is_refused() {
         let whole = wat::parse_str("(component (core module (func)))").unwrap();
-        for length in 0..whole.len() {
+        // The first eight bytes alone are a component without anything in it.
+        for length in (0..whole.len()).filter(|length| *length != 8) {
             assert!(look(&whole[..length]).is_err(), "{length}");
         }
         assert!(look(&whole).is_ok());
