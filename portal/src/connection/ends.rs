@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use portolan_runtime::{AccessControl, Address, MailboxOptions, Refusal, SendError, WorkerOptions};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use super::{ANSWER_TIMEOUT, Connection};
 use crate::application::GATHERED;
@@ -38,6 +38,9 @@ impl Connection {
             End::Finished => None,
             End::Remote { failure } | End::Silent { failure } => failure,
             End::Local { reason, kind, text } => {
+                if !self.stream.can_be_closed() {
+                    self.hear_of_outlet().await;
+                }
                 if let Some(message) = self.stream.close(reason, &text) {
                     self.say_goodbye(&message).await;
                 }
@@ -53,6 +56,31 @@ impl Connection {
         {
             socket.end_with_an_error();
         }
+    }
+
+    /// Waits for the Pong of an outlet that cannot be told of an end before: else it would keep a connection that nobody uses until
+    /// its signs of life have been missed.
+    async fn hear_of_outlet(&mut self) {
+        // The time until which the Pong may come; see `Connection::inlet`.
+        let limit = self.beat;
+        let answered = poll_fn(|cx| {
+            while self.asking.is_some() {
+                match self.ctx.poll_next(cx) {
+                    Poll::Ready(Some(envelope)) => {
+                        if self.interpret(envelope).is_err() {
+                            break;
+                        }
+                    }
+                    Poll::Ready(None) => break,
+                    Poll::Pending => {
+                        let _ = self.ctx.poll_flush(cx);
+                        return Poll::Pending;
+                    }
+                }
+            }
+            Poll::Ready(())
+        });
+        let _ = timeout_at(limit, answered).await;
     }
 
     /// That the stream is over may be told to whom nothing else may be sent any more: then from an address of its own, past

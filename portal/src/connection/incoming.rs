@@ -36,7 +36,7 @@ impl Connection {
         Ok(true)
     }
 
-    fn interpret(&mut self, envelope: Envelope) -> Result<(), End> {
+    pub(super) fn interpret(&mut self, envelope: Envelope) -> Result<(), End> {
         let Envelope { source, mut message } = envelope;
         self.missed = 0;
         if message.onward.len() != 1 {

@@ -400,6 +400,11 @@ impl Stream {
         tell
     }
 
+    /// Whether the other end would be told of an end now: an outlet may have to answer first.
+    pub(crate) fn can_be_closed(&self) -> bool {
+        self.phase != Phase::Opening || self.early_allowed
+    }
+
     /// What it takes its window from.
     pub(crate) fn memory(&self) -> &WindowMemory {
         &self.memory
