@@ -182,14 +182,18 @@ fn lost(
     suspicion: Arc<Notify>,
 ) -> impl Future<Output = String> + Send + 'static {
     let ended = path.lost();
+    let channel = path.channel().cloned();
+    // A ping waits behind what is on its way already: where that goes on arriving, nobody is gone.
+    let heard = move || channel.as_ref().map(|channel| channel.info().received_messages);
     async move {
         let silent = async {
             loop {
                 suspicion.notified().await;
                 let mut echo = transport_route.clone();
                 echo.push(Address::local("echo"));
+                let before = heard();
                 let ping = node.send_and_receive_within::<Vec<u8>, Vec<u8>>(PROBE_TIMEOUT, echo, vec![0]);
-                if ping.await.is_err() {
+                if ping.await.is_err() && heard() == before {
                     return "the node at the other end does not answer".to_owned();
                 }
             }
