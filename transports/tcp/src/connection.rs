@@ -1,5 +1,6 @@
 //! The two workers of a connection.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -15,6 +16,7 @@ use portolan_runtime::{
     Placement, Stage, WorkerOptions, wire,
 };
 use smallvec::SmallVec;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -474,6 +476,7 @@ struct HeldUp(Duration);
 async fn await_room<F: Future<Output = io::Result<usize>>>(
     ctx: &Context,
     mut attempt: Pin<&mut F>,
+    look: &Cell<bool>,
     options: &TcpOptions,
 ) -> io::Result<usize> {
     let since = Instant::now();
@@ -491,6 +494,7 @@ async fn await_room<F: Future<Output = io::Result<usize>>>(
         if let Ok(result) = timeout(pause, attempt.as_mut()).await {
             return result;
         }
+        look.set(true);
     }
 }
 
@@ -507,14 +511,29 @@ async fn write_frames(
                 .iter()
                 .map(|frame| IoSlice::new(frame.as_slice()))
                 .collect();
-            let mut attempt = pin!(poll_fn(|cx| match slices.as_slice() {
-                [one] => Pin::new(&mut *writing).poll_write(cx, one),
-                all => Pin::new(&mut *writing).poll_write_vectored(cx, all),
+            let look = Cell::new(false);
+            let mut attempt = pin!(poll_fn(|cx| {
+                let polled = match slices.as_slice() {
+                    [one] => Pin::new(&mut *writing).poll_write(cx, one),
+                    all => Pin::new(&mut *writing).poll_write_vectored(cx, all),
+                };
+                match polled {
+                    // The kernel tells of room when a third of the buffer is free. A slow peer that reads takes longer for that.
+                    Poll::Pending if look.take() => {
+                        let stream: &TcpStream = (*writing).as_ref();
+                        match SockRef::from(stream).send_vectored(&slices) {
+                            Ok(0) => Poll::Pending,
+                            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+                            result => Poll::Ready(result),
+                        }
+                    }
+                    polled => polled,
+                }
             }));
             // First without a timer: nearly always there is room.
             match poll_fn(|cx| Poll::Ready(attempt.as_mut().poll(cx))).await {
                 Poll::Ready(result) => result?,
-                Poll::Pending => await_room(ctx, attempt, options).await?,
+                Poll::Pending => await_room(ctx, attempt, &look, options).await?,
             }
         };
         if written == 0 {
