@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use common::*;
 use portolan_runtime::services::Hop;
-use portolan_runtime::{Address, Context, Message, Route, WorkerOptions, route};
+use portolan_runtime::{Address, Context, Message, Result, Route, Routed, Worker, WorkerOptions, route};
 use portolan_secure_channel::{ChannelOptions, ListenerOptions, window};
 use portolan_simulated::{Connection, Link, Network, SimulatedNode, run};
+use tokio::time::timeout;
 
 /// Two nodes with a third one between them.
 struct Line {
@@ -155,6 +156,63 @@ fn an_end_that_waits_for_room_still_says_what_has_arrived() {
         for number in 0..200_u8 {
             let body = asker.next().await.unwrap().message.payload.to_vec();
             assert_eq!((body.len(), body[0]), (MESSAGE, number));
+        }
+        sending.await.unwrap();
+    });
+}
+
+/// Answers with much more than it is asked for. While the window is closed it waits, and who brings it messages waits for it: the
+/// connection, which brings the receipts, too.
+struct Talkative;
+
+impl Worker for Talkative {
+    type Message = Vec<u8>;
+
+    async fn handle_message(&mut self, ctx: &mut Context, message: Routed<Vec<u8>>) -> Result<()> {
+        let number = message.payload()[0];
+        let answer = Message::new(message.return_route(), Route::new(), vec![number; 60_000]);
+        ctx.send_message(answer).await
+    }
+}
+
+#[test]
+fn answers_that_wait_for_a_window_do_not_keep_the_receipts_back_that_open_it() {
+    const REQUESTS: usize = 2_000;
+    run(4, async |network| {
+        let line = Line::new(&network, |options| options).await;
+        let channel = line
+            .a
+            .channels
+            .create(line.route(), line.a.options())
+            .await
+            .unwrap();
+        let open = echo(&line.a.node, through(channel.address(), &["echo"]), "x").await;
+        assert!(open.is_some());
+        line.b.node.start_worker("talkative", Talkative).unwrap();
+        for channel in line.b.channels.list() {
+            let flow = line.b.node.flow_of(&channel.encryptor).unwrap();
+            line.b.node.add_consumer(&flow, &"talkative".into());
+        }
+        let mut asker = line.a.node.context(Address::random()).unwrap();
+        channel.add_consumer(asker.address());
+        let to = route![channel.address(), "talkative"];
+        let own = asker.address().clone();
+        let mut sender = line.a.node.context(Address::random()).unwrap();
+        let sending = tokio::task::spawn_local(async move {
+            for number in 0..REQUESTS {
+                let message = Message::new(&to, Route::from(&own), vec![number as u8; 100]);
+                sender.send_message(message).await.unwrap();
+            }
+        });
+        for number in 0..REQUESTS {
+            let answer = timeout(Duration::from_secs(60), asker.next()).await;
+            let body = answer
+                .expect("the answers have come to a stop")
+                .unwrap()
+                .message
+                .payload
+                .to_vec();
+            assert_eq!((body.len(), body[0]), (60_000, number as u8));
         }
         sending.await.unwrap();
     });

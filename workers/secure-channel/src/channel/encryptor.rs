@@ -1,7 +1,9 @@
 //! The worker that messages go into a channel by.
 
 use std::future::{pending, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -10,6 +12,7 @@ use portolan_runtime::{
 };
 use portolan_runtime::{MailboxOptions, Passage, Payload, Result, Sealing as PayloadSealing, WorkerOptions};
 use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::handshake::stage;
 use super::{CloseReason, State, Traffic, Windows};
@@ -28,6 +31,9 @@ const TAIL: [u8; PAYLOAD_TAIL.len() + TAG_LEN] = {
 
 /// The longest header that is sealed alone: its length stands in two bytes.
 const MAX_HEADER: usize = u16::MAX as usize;
+
+/// How long a closed window may keep others waiting before it is looked whether these carry what is for many.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// How long a channel that ends waits for its transport to take the last messages.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -53,6 +59,8 @@ pub(super) struct Encryptor {
     credentials: Option<Credentials>,
     /// Of the last receipt.
     receipt: Vec<u8>,
+    /// The window is closed, and messages go all the same: whoever waits for us may be who brings the receipts that open it.
+    past_window: bool,
 }
 
 /// Our credentials, for as long as a channel lives.
@@ -115,6 +123,7 @@ impl Encryptor {
             }),
             credentials,
             receipt: Vec::new(),
+            past_window: false,
         }
     }
 
@@ -151,9 +160,12 @@ impl Encryptor {
 
     /// Until the worker is asked to stop.
     async fn serve(&mut self, ctx: &mut Context) -> Result<(), Failure> {
-        // A credential that arrived between the handshake's payload and now.
-        self.refresh_credentials(ctx)?;
         ctx.set_passage(Arc::clone(&self.sealing) as Arc<dyn Passage>, 0);
+        // A credential that arrived between the handshake's payload and now. Nothing passes before the first wait for messages.
+        self.refresh_credentials(ctx)?;
+        if ctx.has_unsent() {
+            ctx.flush().await;
+        }
         loop {
             // The message is gone before anything else is waited for: an idle channel keeps no space for one.
             match self.next(ctx).await {
@@ -165,7 +177,10 @@ impl Encryptor {
                     ctx.forward(envelope.message).map_err(Failure::Send)?;
                 }
                 Event::Credential => self.refresh_credentials(ctx)?,
-                Event::Window => self.send_receipt(ctx)?,
+                Event::Window => {
+                    self.past_window = false;
+                    self.send_receipt(ctx)?;
+                }
                 Event::Stop => return Ok(()),
             }
             if ctx.has_unsent() {
@@ -175,6 +190,7 @@ impl Encryptor {
     }
 
     async fn next(&mut self, ctx: &mut Context) -> Event {
+        let past_window = &mut self.past_window;
         let windows = self.sealing.state.windows.as_deref();
         let told = async {
             match windows {
@@ -186,9 +202,20 @@ impl Encryptor {
             match windows {
                 // Whether it is open is asked when there is a message: it may have been closed since the last one.
                 Some(windows) => {
-                    poll_fn(|cx| match windows.is_open() {
-                        true => ctx.poll_next(cx),
-                        false => ctx.poll_stopping(cx).map(|()| None),
+                    let mut look: Option<Pin<Box<Sleep>>> = None;
+                    poll_fn(|cx| {
+                        loop {
+                            if *past_window || windows.is_open() {
+                                return ctx.poll_next(cx);
+                            }
+                            if ctx.poll_stopping(cx).is_ready() {
+                                return Poll::Ready(None);
+                            }
+                            let look = look.get_or_insert_with(|| Box::pin(sleep(LOOK)));
+                            ready!(look.as_mut().poll(cx));
+                            look.as_mut().reset(Instant::now() + LOOK);
+                            *past_window = ctx.holds_up_transit();
+                        }
                     })
                     .await
                 }
