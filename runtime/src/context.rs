@@ -50,6 +50,20 @@ impl Unsent {
     fn is_empty(&self) -> bool {
         self.outbox.is_empty() && self.over.is_empty()
     }
+
+    /// Delivers what there is room for, in order; then whether nothing waits for this mailbox.
+    fn leaves_free(&mut self, target: &Arc<Mailbox>, own: &Arc<Mailbox>) -> bool {
+        while let Some((mailbox, envelope)) = self.outbox.pop_front() {
+            if let Err(PushError::Full(envelope)) = mailbox.try_push(envelope, own) {
+                self.outbox.push_front((mailbox, envelope));
+                break;
+            }
+        }
+        !self
+            .outbox
+            .iter()
+            .any(|(mailbox, _)| Arc::ptr_eq(mailbox, target))
+    }
 }
 
 /// A worker's own view of its node.
@@ -136,8 +150,15 @@ impl Context {
         };
         let router = self.node.router();
         let target = router.admit_known(sender, index, &message, &mut self.known)?;
-        if target.passage.get().is_some() && target.way_through().is_some() {
-            return self.forward_through(index, message);
+        if target.passage.get().is_some() {
+            let may_pass = match &mut self.unsent {
+                None => true,
+                // What waits for room must not be overtaken by what comes after it.
+                Some(unsent) => unsent.leaves_free(&target.mailbox, &self.cell.mailbox),
+            };
+            if may_pass && target.way_through().is_some() {
+                return self.forward_through(index, message);
+            }
         }
         let envelope = Envelope {
             source: sender.address.clone(),
@@ -160,6 +181,14 @@ impl Context {
             return Err(SendError::NoRoute);
         };
         let first = Arc::clone(first.record());
+        if self
+            .unsent
+            .as_ref()
+            .is_some_and(|unsent| unsent.over_messages >= OUTBOX_LIMIT)
+        {
+            // Before it gets a number, without which the order would be broken.
+            return Err(SendError::Overloaded(first.address.clone()));
+        }
         let passed = self.node.router().pass(&self.node, sender, first, &mut message)?;
         let Next::Mailbox { target, source, last } = passed else {
             return Ok(());

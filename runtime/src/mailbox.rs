@@ -20,9 +20,9 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::Envelope;
 use crate::stock;
 use crate::turn::Place;
+use crate::{Envelope, Message};
 
 /// How much may wait in a mailbox. One message always fits into an empty one, whatever its size. As the worker takes
 /// all that waits at once, twice as much can be held at a time.
@@ -159,14 +159,15 @@ impl Mailbox {
         self.push(envelope, true, by)
     }
 
-    fn push(&self, envelope: Envelope, is_numbered: bool, by: &Mailbox) -> Result<bool, PushError> {
+    fn push(&self, mut envelope: Envelope, is_numbered: bool, by: &Mailbox) -> Result<bool, PushError> {
         let size = envelope.message.payload.len();
         let (waker, is_run, fits) = {
             let mut state = self.state.lock();
             if state.closed {
                 return Err(PushError::Closed);
             }
-            let fits = !self.is_full(&state, size) || self.takes_in_transit(&mut state, size, by);
+            let fits =
+                !self.is_full(&state, size) || self.takes_in_transit(&mut state, &mut envelope.message, by);
             if !fits && !is_numbered {
                 return Err(PushError::Full(envelope));
             }
@@ -201,11 +202,13 @@ impl Mailbox {
     }
 
     /// Takes room beyond the capacity for what is in transit, if there is some.
-    fn takes_in_transit(&self, state: &mut State, size: usize, by: &Mailbox) -> bool {
+    fn takes_in_transit(&self, state: &mut State, message: &mut Message, by: &Mailbox) -> bool {
         if !self.transit.has_room || !by.transit.is_source {
             return false;
         }
-        let cost = size + TRANSIT_COST;
+        let routes = message.onward.iter().chain(message.back.iter());
+        let cost =
+            message.payload.len() + routes.map(|hop| hop.as_bytes().len()).sum::<usize>() + TRANSIT_COST;
         if state.beyond as usize + state.beyond_taken as usize + cost > TRANSIT_ROOM {
             return false;
         }
@@ -215,6 +218,8 @@ impl Mailbox {
         if taken.is_ok() {
             // Less than `TRANSIT_ROOM`.
             state.beyond += cost as u32;
+            // It must hold no more than it counts.
+            message.payload.keep_little();
         }
         taken.is_ok()
     }

@@ -120,6 +120,14 @@ impl Payload {
         payload
     }
 
+    /// Copies the content if it stands in a buffer that is much larger: a part of what was received with it keeps all of that, and a
+    /// pooled buffer all that it has. For what may wait long.
+    pub(crate) fn keep_little(&mut self) {
+        if !self.pooled || self.len() < POOLED_CAPACITY / 2 {
+            *self = self.clone();
+        }
+    }
+
     /// An empty payload with head room, `capacity` bytes for content, and tail room.
     ///
     /// Small ones come from a pool, and go back there.

@@ -4,7 +4,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -13,6 +13,7 @@ use portolan_runtime::{
     Address, Capacity, Context, Envelope, Message, Node, Passage, Result, Route, Routed, SyncWorker,
     WorkerOptions, route,
 };
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 /// After this a message does not come any more.
@@ -220,5 +221,82 @@ async fn two_that_answer_each_other_without_end_let_others_have_their_turn() {
         assert_eq!(answer.into_body().unwrap(), [i]);
     }
     drop(app);
+    node.stop().await;
+}
+
+/// As [`Numbers`], but not always.
+#[derive(Default)]
+struct Sometimes {
+    numbers: Numbers,
+    is_closed: AtomicBool,
+    opened: Notify,
+}
+
+impl Passage for Sometimes {
+    fn pass(&self, node: &Node, source: &Address, message: &mut Message) -> Result<bool> {
+        self.numbers.pass(node, source, message)
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.is_closed.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test]
+async fn a_message_does_not_overtake_those_of_its_sender_that_wait_for_room() {
+    let node = Node::builder().arbiters(1).build().unwrap();
+    let mut sink = node.context("sink").unwrap();
+    let sometimes = Arc::<Sometimes>::default();
+    sometimes.is_closed.store(true, Ordering::Relaxed);
+    let (drained, is_drained) = tokio::sync::oneshot::channel();
+    let passage = Arc::clone(&sometimes);
+    let opens = |mut ctx: Context| async move {
+        ctx.set_passage(Arc::clone(&passage) as Arc<dyn Passage>, 0);
+        passage.opened.notified().await;
+        passage.is_closed.store(false, Ordering::Relaxed);
+        let mut drained = Some(drained);
+        loop {
+            let next = std::future::poll_fn(|cx| {
+                let polled = ctx.poll_next(cx);
+                if polled.is_pending() {
+                    // All is handled, and messages go through from here on.
+                    drained
+                        .take()
+                        .into_iter()
+                        .for_each(|drained| drained.send(()).unwrap());
+                }
+                polled
+            });
+            let Some(Envelope { source, mut message }) = next.await else {
+                return;
+            };
+            passage.pass(ctx.node(), &source, &mut message).unwrap();
+            ctx.forward(message).unwrap();
+            ctx.flush().await;
+        }
+    };
+    let one = Capacity {
+        messages: 1,
+        bytes: 1 << 20,
+    };
+    node.start_task(WorkerOptions::new("opens").capacity(one), opens)
+        .unwrap();
+    let sends = |mut ctx: Context| async move {
+        let message = |number: u8| Message::new(route!["opens", "sink"], Route::new(), vec![number]);
+        ctx.forward(message(1)).unwrap();
+        ctx.forward(message(2)).unwrap();
+        assert!(ctx.has_unsent());
+        sometimes.opened.notify_one();
+        is_drained.await.unwrap();
+        ctx.forward(message(3)).unwrap();
+        ctx.flush().await;
+        let _ = ctx.next().await;
+    };
+    node.start_task("sends", sends).unwrap();
+    for number in 1..=3 {
+        let message: Routed<Vec<u8>> = timeout(LOST, sink.receive()).await.unwrap().unwrap();
+        assert_eq!(message.payload()[0], number);
+    }
+    drop(sink);
     node.stop().await;
 }
